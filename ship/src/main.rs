@@ -1,0 +1,3 @@
+//! Ship, the runtime inside a container.
+
+fn main() {}
