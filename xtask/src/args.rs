@@ -1,0 +1,202 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use lexopt::prelude::*;
+
+/// Shown by `cargo xtask help`.
+pub(crate) const HELP: &str = "\
+Usage: cargo xtask CHORE
+
+  quickstart [--once] [-- ARGS]  set up, build, start Bay, show what it does; leaves it running
+                                 (--once: stop it again); ARGS go to `bay quickstart`
+  setup                          install what is missing on this machine
+  test [--suite all|root|user] [-- FILTER]
+                                 formatting, lints, bans, house rules, all tests; FILTER goes to nextest
+  rules                          only the house rules, which take a moment
+  bench path [--json FILE]       the measured promises, release build
+  soak [--minutes N]             the tests again and again, with bigger random cases
+  ci                             exactly what CI runs
+";
+
+/// One chore.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Chore {
+    Help,
+    Setup,
+    Quickstart(Quickstart),
+    Test(Test),
+    Rules,
+    Ci,
+    Bench(Bench),
+    Soak(Soak),
+}
+
+/// `quickstart`: everything is passed on to `bay quickstart`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Quickstart {
+    pub(crate) pass_on: Vec<String>,
+}
+
+/// Whose processes run the tests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Suite {
+    /// As root, then as a normal user. As a normal user the first half goes through sudo.
+    #[default]
+    All,
+    Root,
+    User,
+}
+
+/// `test`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Test {
+    pub(crate) suite: Suite,
+    /// Given to nextest as it is.
+    pub(crate) filter: Vec<String>,
+}
+
+/// `bench`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Bench {
+    pub(crate) name: String,
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// `soak`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Soak {
+    pub(crate) minutes: u64,
+}
+
+/// The longest soak: a day, so that a slip of the finger does not run for a year.
+const MAX_SOAK_MINUTES: u64 = 24 * 60;
+
+/// Reads a command line.
+pub(crate) fn parse(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
+    let Some(first) = words.next()? else { return Ok(Chore::Help) };
+    let Value(chore) = first else {
+        return match first {
+            Short('h') | Long("help") => Ok(Chore::Help),
+            other => Err(other.unexpected().into()),
+        };
+    };
+    match chore.string()?.as_str() {
+        "help" => nothing_more(words, Chore::Help),
+        "setup" => nothing_more(words, Chore::Setup),
+        "rules" => nothing_more(words, Chore::Rules),
+        "ci" => nothing_more(words, Chore::Ci),
+        "quickstart" => quickstart(words),
+        "test" => test(words),
+        "bench" => bench(words),
+        "soak" => soak(words),
+        other => bail!("there is no chore `{other}`\n\n{HELP}"),
+    }
+}
+
+fn nothing_more(mut words: lexopt::Parser, chore: Chore) -> anyhow::Result<Chore> {
+    match words.next()? {
+        None => Ok(chore),
+        Some(word) => Err(word.unexpected().into()),
+    }
+}
+
+fn quickstart(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
+    let mut options = Quickstart::default();
+    while let Some(word) = words.next()? {
+        match word {
+            Long("once") => options.pass_on.push("--once".to_owned()),
+            Value(value) => options.pass_on.push(value.string()?),
+            other @ (Short(_) | Long(_)) => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Chore::Quickstart(options))
+}
+
+fn test(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
+    let mut options = Test::default();
+    while let Some(word) = words.next()? {
+        match word {
+            Long("suite") => {
+                options.suite = match words.value()?.string()?.as_str() {
+                    "all" => Suite::All,
+                    "root" => Suite::Root,
+                    "user" => Suite::User,
+                    other => bail!("--suite is `all`, `root` or `user`, not `{other}`"),
+                }
+            }
+            Value(value) => options.filter.push(value.string()?),
+            other @ (Short(_) | Long(_)) => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Chore::Test(options))
+}
+
+fn bench(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
+    let (mut name, mut json) = (None, None);
+    while let Some(word) = words.next()? {
+        match word {
+            Long("json") => json = Some(PathBuf::from(words.value()?)),
+            Value(value) if name.is_none() => name = Some(value.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let name = name.context("which bench? there is `path`")?;
+    Ok(Chore::Bench(Bench { name, json }))
+}
+
+fn soak(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
+    let mut minutes = 30;
+    while let Some(word) = words.next()? {
+        match word {
+            Long("minutes") => minutes = words.value()?.parse()?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if !(1..=MAX_SOAK_MINUTES).contains(&minutes) {
+        bail!("--minutes is 1 to {MAX_SOAK_MINUTES}");
+    }
+    Ok(Chore::Soak(Soak { minutes }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(line: &str) -> anyhow::Result<Chore> {
+        parse(lexopt::Parser::from_args(line.split_whitespace()))
+    }
+
+    #[test]
+    fn what_the_readme_says_can_be_typed() {
+        assert_eq!(
+            typed("quickstart --once").unwrap(),
+            Chore::Quickstart(Quickstart { pass_on: vec!["--once".into()] })
+        );
+        assert_eq!(typed("test").unwrap(), Chore::Test(Test::default()));
+        assert_eq!(
+            typed("bench path --json out.json").unwrap(),
+            Chore::Bench(Bench { name: "path".into(), json: Some("out.json".into()) })
+        );
+    }
+
+    #[test]
+    fn what_comes_after_two_dashes_is_passed_on() {
+        let Chore::Quickstart(options) = typed("quickstart --once -- --data-dir /tmp/x").unwrap() else {
+            panic!("another chore")
+        };
+        assert_eq!(options.pass_on, ["--once", "--data-dir", "/tmp/x"]);
+        let Chore::Test(options) = typed("test --suite user -- -E test(x)").unwrap() else { panic!() };
+        assert_eq!((options.suite, options.filter.len()), (Suite::User, 2));
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for line in
+            ["frobnicate", "setup now", "test --suite none", "bench", "soak --minutes 0", "soak --minutes x"]
+        {
+            assert!(typed(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Every chore of the project: `cargo xtask CHORE`, the same by hand and in CI.
+//!
+//! | module | chore |
+//! |---|---|
+//! | `setup` | install what is missing |
+//! | `quickstart` | set up, build, hand over to `bay quickstart` |
+//! | `check` | formatting, lints, bans, house rules, all tests, twice: as root and as a normal user |
+//! | `bench` | the measured promises |
+//! | `soak` | the tests again and again, with bigger random cases |
+
+#![expect(clippy::print_stdout, reason = "a chore talks to the person who typed it")]
+
+mod args;
+mod bench;
+mod check;
+mod privilege;
+mod quickstart;
+mod rules;
+mod run;
+mod setup;
+mod soak;
+mod suite;
+mod workspace;
+
+use std::process::ExitCode;
+
+use args::Chore;
+
+fn main() -> ExitCode {
+    match chore() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nxtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn chore() -> anyhow::Result<()> {
+    match args::parse(lexopt::Parser::from_env())? {
+        Chore::Help => {
+            print!("{}", args::HELP);
+            Ok(())
+        }
+        Chore::Setup => setup::setup(setup::For::Running),
+        Chore::Quickstart(options) => quickstart::quickstart(&options),
+        Chore::Test(options) => check::check(&options),
+        Chore::Rules => rules::check(),
+        Chore::Ci => run::checked(run::command("bash").arg(".ci/run")),
+        Chore::Bench(options) => bench::bench(&options),
+        Chore::Soak(options) => soak::soak(&options),
+    }
+}

@@ -1,0 +1,189 @@
+//! Finds what is missing on this machine and installs it, or says exactly what to type.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, ensure};
+
+use crate::privilege::Root;
+use crate::{run, workspace};
+
+/// What the machine is made ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    /// Building and running Bay.
+    Running,
+    /// And running its tests.
+    Testing,
+}
+
+/// A tool, the Debian package that has it, and why it is needed.
+struct Tool {
+    package: &'static str,
+    why: &'static str,
+    present: fn() -> bool,
+}
+
+const TOOLS: &[Tool] = &[
+    Tool { package: "gcc", why: "compiles SQLite", present: || on_path("cc") },
+    Tool {
+        package: "libc6-dev",
+        why: "what everything is linked with",
+        present: || multiarch_file("crt1.o") || Path::new("/usr/lib/crt1.o").exists(),
+    },
+    Tool {
+        package: "bubblewrap",
+        why: "makes the sandboxes of the local driver",
+        present: || on_path("bwrap"),
+    },
+    Tool {
+        package: "python3",
+        why: "what `python` in a sandbox runs",
+        // Not the first on the path: sandboxes see /usr, not somebody's home.
+        present: || Path::new(SYSTEM_PYTHON).exists(),
+    },
+    Tool {
+        package: "python3-venv",
+        why: "holds ipykernel, apart from the system's Python",
+        present: || run::succeeds(run::command(SYSTEM_PYTHON).args(["-c", "import venv, ensurepip"])),
+    },
+    Tool { package: "iproute2", why: "gives sandboxes a network, as root", present: || on_path("ip") },
+    Tool { package: "nftables", why: "NAT for that network", present: || on_path("nft") },
+    Tool { package: "iptables", why: "NAT where nftables cannot", present: || on_path("iptables") },
+    Tool {
+        package: "passt",
+        why: "gives sandboxes a network, as a normal user",
+        present: || on_path("pasta"),
+    },
+];
+
+/// What only the tests need.
+const TEST_TOOLS: &[Tool] = &[
+    Tool { package: "util-linux", why: "runs tests as another user", present: || on_path("setpriv") },
+    Tool { package: "passwd", why: "makes that user", present: || on_path("useradd") },
+];
+
+const SYSTEM_PYTHON: &str = "/usr/bin/python3";
+
+/// Finds and installs. Quiet and quick when nothing is missing.
+pub(crate) fn setup(purpose: For) -> anyhow::Result<()> {
+    ensure!(cfg!(target_os = "linux"), "Bay's local driver needs Linux (namespaces); this is something else");
+    rust_targets()?;
+    let tools = TOOLS.iter().chain(if purpose == For::Testing { TEST_TOOLS } else { &[] });
+    packages(tools)?;
+    if purpose == For::Testing {
+        nextest()?;
+    }
+    println!("setup: everything needed is here");
+    Ok(())
+}
+
+fn rust_targets() -> anyhow::Result<()> {
+    let sysroot = PathBuf::from(run::output(run::command("rustc").args(["--print", "sysroot"]))?.trim());
+    let musl = workspace::musl_target();
+    // Looked up in the sysroot, so that a toolchain without rustup is fine as long as it has them.
+    let missing: Vec<&str> = [workspace::WASM_TARGET, musl.as_str()]
+        .into_iter()
+        .filter(|target| !sysroot.join("lib/rustlib").join(target).join("lib").is_dir())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("setup: adding Rust targets: {}", missing.join(", "));
+    if !on_path("rustup") {
+        bail!(
+            "this Rust has no rustup; add the targets {} the way you installed it, then run this again",
+            missing.join(" and ")
+        );
+    }
+    run::checked(run::command("rustup").args(["target", "add"]).args(&missing))
+}
+
+fn packages<'a>(tools: impl Iterator<Item = &'a Tool>) -> anyhow::Result<()> {
+    let missing: Vec<&Tool> = tools.filter(|tool| !(tool.present)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for tool in &missing {
+        println!("setup: {} is missing ({})", tool.package, tool.why);
+    }
+    let names: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    let apt = on_path("apt-get");
+    let root = Root::find();
+    if !apt || root == Root::No {
+        bail!("{}", what_to_type(&names, apt));
+    }
+    // The package lists of a new machine may be empty or old: a first failure is a reason to fetch them.
+    let install = || apt_get(root, &[&["install", "--yes", "--no-install-recommends"][..], &names].concat());
+    if install().is_err() {
+        apt_get(root, &["update"])?;
+        install()?;
+    }
+    let still: Vec<&str> = missing.iter().filter(|tool| !(tool.present)()).map(|tool| tool.package).collect();
+    ensure!(still.is_empty(), "installed, but still not usable: {}", still.join(", "));
+    Ok(())
+}
+
+fn apt_get(root: Root, words: &[&str]) -> anyhow::Result<()> {
+    let Some(mut command) = root.command("env") else { bail!("not root") };
+    // A package that asks a question would wait for ever without an input.
+    run::checked(command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(words))
+}
+
+fn what_to_type(names: &[&str], apt: bool) -> String {
+    let names = names.join(" ");
+    if apt {
+        format!(
+            "this needs root, and sudo asks for a password. Type:\n\n    \
+             sudo apt-get update && sudo apt-get install --no-install-recommends {names}\n\n\
+             and then the same command again"
+        )
+    } else {
+        format!(
+            "this machine has no apt. Install what provides these Debian packages, then type the same command \
+             again:\n\n    {names}\n"
+        )
+    }
+}
+
+fn nextest() -> anyhow::Result<()> {
+    if run::succeeds(run::cargo().args(["nextest", "--version"])) {
+        return Ok(());
+    }
+    println!("setup: cargo-nextest runs the tests; building it once");
+    run::checked(tool_environment(run::cargo().args(["install", "--locked", "cargo-nextest"])))
+}
+
+/// Tools are built for this machine, whatever the caller set for the project's own builds.
+pub(crate) fn tool_environment(command: &mut Command) -> &mut Command {
+    command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("CARGO_BUILD_TARGET")
+}
+
+/// True when a program of this name can be run, by us or by root.
+pub(crate) fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(system).any(|folder| folder.join(program).is_file())
+}
+
+fn multiarch_file(name: &str) -> bool {
+    Path::new("/usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH)).join(name).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_without_root_is_told_one_line_to_type() {
+        let text = what_to_type(&["bubblewrap", "passt"], true);
+        assert!(text.contains("sudo apt-get install --no-install-recommends bubblewrap passt"));
+        assert!(!what_to_type(&["bubblewrap"], false).contains("sudo"));
+    }
+
+    #[test]
+    fn a_program_is_found_where_the_system_keeps_it() {
+        assert!(on_path("sh"));
+        assert!(!on_path("surely-no-such-program"));
+    }
+}

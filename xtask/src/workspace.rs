@@ -1,0 +1,47 @@
+//! Where things are.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::run;
+
+/// The root of the workspace this was compiled in.
+pub(crate) fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// The target of Ship: the machine's own architecture, statically linked.
+pub(crate) fn musl_target() -> String {
+    format!("{}-unknown-linux-musl", std::env::consts::ARCH)
+}
+
+/// The target of every component.
+pub(crate) const WASM_TARGET: &str = "wasm32-wasip2";
+
+/// Cargo's target directory, wherever the person keeps it.
+pub(crate) fn target_dir() -> anyhow::Result<PathBuf> {
+    let text = run::output(run::cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&text)?;
+    Ok(metadata["target_directory"].as_str().context("cargo metadata names no target directory")?.into())
+}
+
+/// Builds one binary and tells where it is. Cargo's progress goes to standard error as usual.
+pub(crate) fn build_binary(package: &str, profile: &str) -> anyhow::Result<PathBuf> {
+    let text = run::output(run::cargo().args([
+        "build",
+        "--locked",
+        "--profile",
+        profile,
+        "--package",
+        package,
+        "--message-format=json-render-diagnostics",
+    ]))?;
+    text.lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["kind"][0] == "bin")
+        .filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
+        .next_back()
+        .with_context(|| format!("cargo built no binary for {package}"))
+}
