@@ -1,0 +1,69 @@
+//! The source of truth: one SQLite database in the data directory, locked by the Bay that runs.
+//!
+//! ```text
+//!  callers ──▶ queue, fair by tenant, bounded ──▶ one writer thread ──▶ bay.db (WAL, synchronous = FULL)
+//!          └─▶ queue, fair by tenant, bounded ──▶ reader threads, query_only ──┘
+//! ```
+//!
+//! - A call that answers `Ok` to a write has it on disk: the answer is sent after the commit. The writer takes
+//!   what waits into one transaction, so that many callers share one fsync; each has its own savepoint, and one
+//!   that fails leaves no trace and harms no other.
+//! - No transaction outlives a closure on those threads, so none is ever held across an await.
+//! - Every query takes a [`Tenant`](crate::auth::Tenant) or a [`SystemContext`](crate::auth::SystemContext).
+//! - Order of writes is intent, act, result: `begin_session` before the driver acts, `delete_sandbox` before
+//!   anything is removed, `record_execution` before anything is dispatched. What was half done is found again by
+//!   `list_live_sessions`, `list_pending_removals` and `mark_executions_lost`.
+//!
+//! Times are milliseconds since 1970 ([`Millis`]).
+
+mod error;
+mod executions;
+mod keys;
+mod lock;
+mod lockers;
+mod page;
+mod queue;
+mod row;
+mod sandboxes;
+mod schema;
+mod sessions;
+mod worker;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use error::{Conflict, OpenError, StoreError};
+pub use executions::{
+    ExecType, ExecutionFilter, ExecutionRow, ExecutionStatus, FinishExecution, HistoryLimits, NewExecution,
+};
+pub use keys::{KeyRow, NewKey};
+pub use lockers::{LockerRow, NewLocker};
+pub use page::{Cursor, Listing, Page};
+pub use row::{Env, Millis, now};
+pub use sandboxes::{
+    DeletedSandbox, Failure, LockerChoice, NewSandbox, SandboxFilter, SandboxRow, SandboxStatus, SessionBrief,
+};
+pub use sessions::{
+    ContainerRow, NewContainer, PendingRemovals, SessionKey, SessionRow, SessionState, Transition,
+};
+
+use worker::Workers;
+
+/// The database of one Bay. Cheap to clone; the last clone to go writes what is queued and closes it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    workers: Arc<Workers>,
+}
+
+impl Store {
+    /// Opens (and on first use makes) the database in `data_dir`, takes the directory's lock and brings the
+    /// schema up to date. Blocks: call it at start-up.
+    pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
+        let lock = lock::DataDirLock::acquire(data_dir)?;
+        let path = data_dir.join(schema::FILE);
+        let writer = schema::open_writer(&path)?;
+        let readers =
+            (0..worker::READERS).map(|_| schema::open_reader(&path)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { workers: Arc::new(Workers::start(writer, readers, lock)?) })
+    }
+}

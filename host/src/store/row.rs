@@ -1,0 +1,141 @@
+//! What rows share: times, JSON columns, hard caps.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::auth::Tenant;
+
+use super::error::StoreError;
+
+/// Milliseconds since 1970, UTC.
+pub type Millis = i64;
+
+/// Most rows a listing for background work gives at once; the next run takes the rest.
+pub(super) const MAX_SCAN: usize = 10_000;
+/// Most ids named in a conflict.
+pub(super) const MAX_LISTED: usize = 20;
+/// Longest name of anything, and longest profile, adapter or capability name.
+pub(super) const MAX_NAME: usize = 256;
+/// Largest JSON column that a client fills (labels, env, tags): a row stays far below a page cache's worth.
+pub(super) const MAX_JSON: usize = 256 << 10;
+/// Longest reason or failure message.
+pub(super) const MAX_MESSAGE: usize = 4 << 10;
+
+/// The time now.
+pub fn now() -> Millis {
+    // A clock before 1970 or after the year 292 million is no time at which anything was made.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|d| Millis::try_from(d.as_millis()).ok())
+        .unwrap_or_default()
+}
+
+/// Environment of user processes. Its values are secrets: `Debug` shows the names only.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Env(pub BTreeMap<String, String>);
+
+impl std::fmt::Debug for Env {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// A column that holds JSON.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromSql for Json<T> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        serde_json::from_str(value.as_str()?).map(Self).map_err(FromSqlError::other)
+    }
+}
+
+impl<T: Serialize> ToSql for Json<T> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        serde_json::to_string(&self.0)
+            .map(ToSqlOutput::from)
+            .map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
+    }
+}
+
+/// Refuses text longer than `max` bytes.
+pub(super) fn cap(field: &'static str, text: &str, max: usize) -> Result<(), StoreError> {
+    if text.len() > max { Err(StoreError::TooLarge { field, max }) } else { Ok(()) }
+}
+
+/// [`cap`] for text that may be absent.
+pub(super) fn cap_opt(field: &'static str, text: Option<&String>, max: usize) -> Result<(), StoreError> {
+    text.map_or(Ok(()), |text| cap(field, text, max))
+}
+
+/// Refuses a map or list whose text is longer than [`MAX_JSON`] in all.
+pub(super) fn cap_all<'a>(
+    field: &'static str,
+    parts: impl IntoIterator<Item = &'a String>,
+) -> Result<(), StoreError> {
+    let total: usize = parts.into_iter().map(String::len).sum();
+    if total > MAX_JSON { Err(StoreError::TooLarge { field, max: MAX_JSON }) } else { Ok(()) }
+}
+
+/// The first `max` bytes, never splitting a character.
+pub(super) fn clip(mut text: String, max: usize) -> String {
+    text.truncate(text.floor_char_boundary(max));
+    text
+}
+
+/// A missing row as [`StoreError::NotFound`].
+pub(super) fn found<T>(row: rusqlite::Result<T>, resource: &'static str, id: &str) -> Result<T, StoreError> {
+    match row {
+        Err(rusqlite::Error::QueryReturnedNoRows) => {
+            Err(StoreError::NotFound { resource, id: id.to_owned() })
+        }
+        other => Ok(other?),
+    }
+}
+
+impl ToSql for Tenant {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.as_str().into())
+    }
+}
+
+impl FromSql for Tenant {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::new(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+/// Gives an enum its text in a column, and back.
+macro_rules! text_enum {
+    ($type:ty { $($variant:ident = $text:literal),+ $(,)? }) => {
+        impl $type {
+            /// As stored and as shown.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// From its text; null when it is none.
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl rusqlite::types::ToSql for $type {
+            fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+                Ok(self.as_str().into())
+            }
+        }
+
+        impl rusqlite::types::FromSql for $type {
+            fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+                Self::parse(value.as_str()?).ok_or(rusqlite::types::FromSqlError::InvalidType)
+            }
+        }
+    };
+}
+pub(super) use text_enum;

@@ -1,0 +1,197 @@
+//! The threads that touch SQLite.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use super::Store;
+use super::error::{OpenError, StoreError};
+use super::lock::DataDirLock;
+use super::queue::{FairQueue, Lane, Refused};
+
+/// Readers: reads are short, and there are as few cores to spare as threads here.
+pub(super) const READERS: usize = 2;
+/// Most writes that share one transaction and its fsync. Bounds how long the first of them waits for the last.
+const MAX_BATCH: usize = 64;
+
+/// A read: runs, answers.
+type ReadJob = Box<dyn FnOnce(&Connection) + Send>;
+/// A write: runs within a transaction, and answers when told how that ended.
+type WriteJob = Box<dyn FnOnce(&Connection) -> Answer + Send>;
+
+/// What a write leaves to be done after the commit.
+struct Answer {
+    /// Its savepoint is to be kept.
+    keep: bool,
+    /// Sends the caller its result, or why the transaction came to nothing.
+    send: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
+}
+
+/// The threads and their queues.
+pub(super) struct Workers {
+    writes: Arc<FairQueue<WriteJob>>,
+    reads: Arc<FairQueue<ReadJob>>,
+    threads: Vec<JoinHandle<()>>,
+    /// Released last, when no connection is left.
+    _lock: DataDirLock,
+}
+
+impl std::fmt::Debug for Workers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workers").field("threads", &self.threads.len()).finish_non_exhaustive()
+    }
+}
+
+impl Workers {
+    pub(super) fn start(
+        writer: Connection,
+        readers: Vec<Connection>,
+        lock: DataDirLock,
+    ) -> Result<Self, OpenError> {
+        let (writes, reads) = (Arc::new(FairQueue::new()), Arc::new(FairQueue::new()));
+        let mut workers =
+            Self { writes: writes.clone(), reads: reads.clone(), threads: Vec::new(), _lock: lock };
+        workers.spawn("bay-store-write", move || write_loop(writer, &writes))?;
+        for reader in readers {
+            let reads = reads.clone();
+            workers.spawn("bay-store-read", move || {
+                while let Some(job) = reads.pop() {
+                    // The job's own answer is dropped with it; its caller sees that. Nothing is half-written.
+                    let _ = catch_unwind(AssertUnwindSafe(|| job(&reader)));
+                }
+            })?;
+        }
+        Ok(workers)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|source| {
+            OpenError::Io { what: "cannot start a thread for the database".to_owned(), source }
+        })?;
+        self.threads.push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.writes.close();
+        self.reads.close();
+        for thread in self.threads.drain(..) {
+            // The loops catch panics of jobs; there is nobody left to tell of any other.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write_loop(mut db: Connection, queue: &FairQueue<WriteJob>) {
+    while let Some(first) = queue.pop() {
+        let more = std::iter::from_fn(|| queue.try_pop()).take(MAX_BATCH - 1);
+        let (answers, end) = run_batch(&mut db, std::iter::once(first).chain(more));
+        for answer in answers {
+            (answer.send)(end.clone());
+        }
+    }
+    // The planner's statistics, refreshed where they are stale; losing this costs nothing.
+    let _ = db.execute_batch("PRAGMA optimize");
+}
+
+/// Runs jobs in one transaction, each in its savepoint; answers are sent by the caller, after the commit.
+fn run_batch(
+    db: &mut Connection,
+    jobs: impl Iterator<Item = WriteJob>,
+) -> (Vec<Answer>, Result<(), StoreError>) {
+    let mut answers = Vec::new();
+    let mut transaction = match db.transaction_with_behavior(TransactionBehavior::Immediate) {
+        Ok(transaction) => transaction,
+        // Dropping a job drops its way to answer, which its caller sees; but the reason is worth telling.
+        Err(error) => {
+            tracing::error!(%error, "the store cannot begin a transaction");
+            return (answers, Err(error.into()));
+        }
+    };
+    for job in jobs {
+        let ended = (|| {
+            let savepoint = transaction.savepoint()?;
+            let answer = catch_unwind(AssertUnwindSafe(|| job(&savepoint)));
+            match answer {
+                Ok(answer) if answer.keep => {
+                    answers.push(answer);
+                    savepoint.commit()
+                }
+                Ok(answer) => {
+                    answers.push(answer);
+                    savepoint.finish()
+                }
+                Err(_) => savepoint.finish(),
+            }
+        })();
+        // A full disk or a damaged file makes SQLite roll the whole transaction back by itself.
+        if transaction.is_autocommit() {
+            let reason = "SQLite rolled the transaction back".to_owned();
+            tracing::error!(?ended, "{reason}");
+            return (answers, Err(StoreError::Unavailable { reason }));
+        }
+        if let Err(error) = ended {
+            return (answers, Err(error.into()));
+        }
+    }
+    let end = transaction.commit().map_err(StoreError::from);
+    if let Err(error) = &end {
+        tracing::error!(%error, "the store cannot commit");
+    }
+    (answers, end)
+}
+
+impl Store {
+    /// Runs a write on the writer thread and waits until it is on disk. Once queued it runs, even when the caller
+    /// no longer waits.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        lane: impl Into<Lane>,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (sender, receiver) = oneshot::channel();
+        let job: WriteJob = Box::new(move |db| {
+            let result = work(db);
+            let keep = result.is_ok();
+            // A refusal stands whether or not others' writes reach the disk.
+            let send = move |end: Result<(), StoreError>| {
+                let _ = sender.send(result.and_then(|value| end.map(|()| value)));
+            };
+            Answer { keep, send: Box::new(send) }
+        });
+        self.workers.writes.push(lane.into(), job).map_err(refusal)?;
+        receiver.await.map_err(|_| gone())?
+    }
+
+    /// Runs a read on a reader thread. It sees every write that was answered before it was asked.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        lane: impl Into<Lane>,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (sender, receiver) = oneshot::channel();
+        let job: ReadJob = Box::new(move |db| {
+            if !sender.is_closed() {
+                let _ = sender.send(work(db));
+            }
+        });
+        self.workers.reads.push(lane.into(), job).map_err(refusal)?;
+        receiver.await.map_err(|_| gone())?
+    }
+}
+
+fn refusal(refused: Refused) -> StoreError {
+    match refused {
+        Refused::Full => StoreError::Overloaded,
+        Refused::Closed => StoreError::Unavailable { reason: "the store is closed".to_owned() },
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::Unavailable { reason: "the store did not finish; see the log".to_owned() }
+}
