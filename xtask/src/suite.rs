@@ -118,7 +118,7 @@ impl Built {
     ) -> anyhow::Result<Ran> {
         command.arg(format!("BAY_TEST_BIN={}", self.bay.display()));
         command.args(environment.iter().map(|(name, value)| format!("{name}={value}")));
-        command.arg(&self.nextest).args(["nextest", "run", "--no-fail-fast", "--profile=ci"]);
+        command.arg(&self.nextest).args(["nextest", "run", "--no-fail-fast"]);
         command.arg("--workspace-remap").arg(workspace::root());
         command.arg("--target-dir-remap").arg(&self.target);
         command.arg("--binaries-metadata").arg(self.folder.join("binaries.json"));

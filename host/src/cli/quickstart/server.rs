@@ -1,0 +1,245 @@
+//! Starting Bay as a process of its own, finding it again, and ending it.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::client::{Call, Client};
+use super::show::quoted;
+use super::{QuickstartError, io};
+
+/// Bay's own port.
+const PORT: u16 = 8114;
+/// From start to the first answer. The first start of all compiles the plugins.
+const START: Duration = Duration::from_secs(90);
+/// From SIGTERM to the end.
+const STOP: Duration = Duration::from_secs(30);
+/// How long one look rests before the next.
+const INTERVAL: Duration = Duration::from_millis(25);
+/// What the log says once Bay listens.
+const LISTENING: &str = "listening on http://";
+/// How much of a log is worth showing.
+const TAIL: u64 = 4_096;
+
+/// What one quickstart leaves for the next in the data directory.
+#[derive(Debug, Serialize, Deserialize)]
+struct Left {
+    pid: u32,
+    address: SocketAddr,
+}
+
+/// A running Bay.
+pub(super) struct Server {
+    data_dir: PathBuf,
+    client: Client,
+    pid: u32,
+    /// True when this quickstart started it.
+    ours: bool,
+}
+
+impl Server {
+    /// Uses the Bay that an earlier quickstart left on this data directory, else starts one.
+    pub(super) async fn start_or_find(
+        data_dir: PathBuf,
+        screen: &mut impl Write,
+    ) -> Result<Self, QuickstartError> {
+        let say = |screen: &mut dyn Write, text: String| {
+            writeln!(screen, "{text}").map_err(io("cannot write to the terminal"))
+        };
+        std::fs::create_dir_all(&data_dir).map_err(io(format!("cannot make {}", data_dir.display())))?;
+        if let Some(found) = Self::find(&data_dir).await {
+            say(screen, format!("Bay already runs on http://{} (pid {}).", found.client.address, found.pid))?;
+            return Ok(found);
+        }
+        let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
+        let listen = if TcpListener::bind(wanted).is_ok() {
+            wanted
+        } else {
+            say(screen, format!("Port {PORT} is taken, so Bay listens on another."))?;
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+        };
+        say(screen, format!("Starting Bay with its data in {}.", data_dir.display()))?;
+        let server = Self::start(data_dir, listen).await?;
+        say(
+            screen,
+            format!(
+                "Bay runs on http://{} (pid {}). To try the lines below yourself:\n\n  export BAY_API_KEY=\"$(cat {})\"",
+                server.client.address,
+                server.pid,
+                quoted(&server.key_file().to_string_lossy())
+            ),
+        )?;
+        Ok(server)
+    }
+
+    async fn find(data_dir: &Path) -> Option<Self> {
+        let left: Left = serde_json::from_slice(&std::fs::read(left_file(data_dir)).ok()?).ok()?;
+        let key = std::fs::read_to_string(key_file(data_dir)).ok()?;
+        let client = Client::new(left.address, key.trim().to_owned());
+        let answer = client.send(&Call::new("GET", "/v1/profiles")).await.ok()?;
+        let found = Self { data_dir: data_dir.to_owned(), client, pid: left.pid, ours: false };
+        (answer.status == 200).then_some(found)
+    }
+
+    async fn start(data_dir: PathBuf, listen: SocketAddr) -> Result<Self, QuickstartError> {
+        let program = std::env::current_exe().map_err(io("cannot tell where this program is"))?;
+        let path = log_file(&data_dir);
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io(format!("cannot open {}", path.display())))?;
+        let begin = log.metadata().map_err(io("cannot look at the log"))?.len();
+        let again = log.try_clone().map_err(io("cannot use the log twice"))?;
+        let mut child = Command::new(program)
+            .arg("serve")
+            .arg("--data-dir")
+            .arg(&data_dir)
+            .arg("--key-file")
+            .arg(key_file(&data_dir))
+            .env("BAY_SERVER__LISTEN", listen.to_string())
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(again)
+            .stderr(log)
+            // Ctrl-C on this terminal is not meant for it.
+            .process_group(0)
+            .spawn()
+            .map_err(io("cannot start Bay"))?;
+        let pid = child.id();
+        let started = wait_until_it_listens(&mut child, &path, begin).await;
+        let address = match started {
+            Ok(address) => address,
+            Err(reason) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(QuickstartError::Start {
+                    reason,
+                    log: path.display().to_string(),
+                    tail: tail(&path, begin),
+                });
+            }
+        };
+        let file = key_file(&data_dir);
+        let key = std::fs::read_to_string(&file).map_err(io(format!(
+            "Bay's key was made before and is not in {}: give another --data-dir, or put a key there",
+            file.display()
+        )))?;
+        let left = serde_json::json!(Left { pid, address }).to_string();
+        std::fs::write(left_file(&data_dir), left).map_err(io("cannot note where Bay listens"))?;
+        Ok(Self { data_dir, client: Client::new(address, key.trim().to_owned()), pid, ours: true })
+    }
+
+    /// How to speak to it.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    pub(super) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        log_file(&self.data_dir)
+    }
+
+    pub(super) fn key_file(&self) -> PathBuf {
+        key_file(&self.data_dir)
+    }
+
+    /// Ends it where `wanted`, unless it ran before. True when it ended.
+    pub(super) async fn stop_if_ours(&self, wanted: bool) -> Result<bool, QuickstartError> {
+        if !wanted || !self.ours {
+            return Ok(false);
+        }
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(false) };
+        // It is our child and not yet waited for, so the number cannot have become somebody else's.
+        kill_process(pid, Signal::TERM).map_err(|error| io("cannot stop Bay")(error.into()))?;
+        let deadline = Instant::now() + STOP;
+        while !ended(pid)? {
+            if Instant::now() >= deadline {
+                kill_process(pid, Signal::KILL).map_err(|error| io("cannot kill Bay")(error.into()))?;
+                return Err(QuickstartError::Stop(self.pid));
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+        // The next quickstart need not ask a port that may by then be another program's.
+        let _ = std::fs::remove_file(left_file(&self.data_dir));
+        Ok(true)
+    }
+}
+
+fn ended(pid: Pid) -> Result<bool, QuickstartError> {
+    use rustix::process::{WaitOptions, waitpid};
+    let status = waitpid(Some(pid), WaitOptions::NOHANG);
+    Ok(status.map_err(|error| io("cannot wait for Bay")(error.into()))?.is_some())
+}
+
+/// The address it says it listens on, or why there will be none.
+async fn wait_until_it_listens(
+    child: &mut std::process::Child,
+    log: &Path,
+    begin: u64,
+) -> Result<SocketAddr, String> {
+    let deadline = Instant::now() + START;
+    loop {
+        // In this order: a Bay that said where it listens and ended at once has still ended.
+        let said = read_from(log, begin);
+        if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
+            return Err(format!("it ended with {status}"));
+        }
+        if let Some(address) = said.as_deref().and_then(address_in) {
+            return Ok(address);
+        }
+        if Instant::now() >= deadline {
+            return Err(format!("it said nothing of listening within {} s", START.as_secs()));
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// The address in a log, once its line is whole.
+pub(super) fn address_in(log: &str) -> Option<SocketAddr> {
+    let rest = &log[log.find(LISTENING)? + LISTENING.len()..];
+    let end = rest.find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)))?;
+    rest[..end].parse().ok()
+}
+
+fn tail(log: &Path, begin: u64) -> String {
+    let end = std::fs::metadata(log).map_or(0, |data| data.len());
+    read_from(log, begin.max(end.saturating_sub(TAIL))).unwrap_or_default()
+}
+
+fn read_from(log: &Path, begin: u64) -> Option<String> {
+    let mut file = File::open(log).ok()?;
+    file.seek(SeekFrom::Start(begin)).ok()?;
+    let mut bytes = Vec::new();
+    file.take(1 << 20).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn log_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("bay.log")
+}
+
+fn key_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("quickstart.key")
+}
+
+fn left_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("quickstart.json")
+}
