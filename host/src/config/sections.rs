@@ -1,0 +1,226 @@
+//! One struct a concern. Every key has a default, so that no file at all is a good configuration.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::units::{Size, Span};
+
+/// `[server]`: the listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Where REST is served.
+    pub listen: SocketAddr,
+    /// No key needed, `X-Owner` picks the tenant. Loopback only.
+    pub allow_anonymous: bool,
+    /// Host names, besides loopback ones and the address itself, that requests may be addressed to.
+    pub hosts: Vec<String>,
+    /// Largest body of a request.
+    pub max_body: Size,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8114)),
+            allow_anonymous: false,
+            hosts: Vec::new(),
+            max_body: Size::mib(8),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Without a key, anyone who can connect runs code: that must be nobody but this machine.
+    pub fn check_anonymous(&self) -> Result<(), String> {
+        if self.allow_anonymous && !self.listen.ip().is_loopback() {
+            return Err(format!(
+                "allow_anonymous lets anyone who reaches {} run code here, so it works on a loopback address only: \
+                 set listen = \"127.0.0.1:{}\", or turn allow_anonymous off and use API keys",
+                self.listen,
+                self.listen.port()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Which driver runs containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriverKind {
+    /// bubblewrap on this machine.
+    #[default]
+    Local,
+}
+
+/// `[driver]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DriverConfig {
+    /// Which one.
+    pub kind: DriverKind,
+}
+
+/// `[sessions]`: how long things may take.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionsConfig {
+    /// How long a call waits for a session that starts, before 503 `session_not_ready`.
+    pub start_wait: Span,
+    /// How long a start may take in all, before it has failed.
+    pub start_timeout: Span,
+    /// How long user processes have to end by themselves when a session stops.
+    pub stop_grace: Span,
+    /// How often a ready session is asked whether it is well.
+    pub probe_interval: Span,
+}
+
+impl Default for SessionsConfig {
+    fn default() -> Self {
+        Self {
+            start_wait: Span::secs(30),
+            start_timeout: Span::secs(60),
+            stop_grace: Span::secs(2),
+            probe_interval: Span::secs(5),
+        }
+    }
+}
+
+/// `[history]`: how much of past executions is kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HistoryConfig {
+    /// How long.
+    pub keep: Span,
+    /// How many a sandbox.
+    pub per_sandbox: u32,
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self { keep: Span::secs(30 * 86_400), per_sandbox: 10_000 }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// How lines look.
+    pub format: LogFormat,
+    /// A level (`info`), or levels by module (`info,bay::session=debug`).
+    pub level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::default(), level: "info".to_owned() }
+    }
+}
+
+/// `[plugins.<name>]`: replaces the default of that name, or adds one.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PluginConfig {
+    /// The component; relative to the configuration file. Null: the default of that name.
+    pub path: Option<PathBuf>,
+    /// Handed to the plugin with every call.
+    pub config: serde_json::Value,
+    /// False takes a default away.
+    pub enabled: bool,
+}
+
+impl Default for PluginConfig {
+    fn default() -> Self {
+        Self { path: None, config: serde_json::Value::Object(serde_json::Map::new()), enabled: true }
+    }
+}
+
+/// `[plugin_limits]`: bounds on plugins; what is not set stays as the plugin host has it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PluginLimits {
+    /// Memory of one instance.
+    pub memory: Option<Size>,
+    /// Wall time of a rules or router call.
+    pub pure_timeout: Option<Span>,
+    /// Wall time an adapter may compute between two actions.
+    pub step_timeout: Option<Span>,
+    /// Largest answer of a plugin.
+    pub max_answer: Option<Size>,
+    /// Largest response of a runtime that is given to a plugin.
+    pub max_response: Option<Size>,
+    /// Actions of one operation.
+    pub max_steps: Option<u32>,
+    /// Requests in one action.
+    pub max_requests_per_step: Option<u32>,
+    /// Operations in flight, of all tenants.
+    pub max_operations: Option<usize>,
+}
+
+/// `[ship]`: the runtime binary.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShipConfig {
+    /// Another one than the embedded.
+    pub path: Option<PathBuf>,
+}
+
+/// Everything `bay.toml` may say.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where everything that lasts is kept.
+    pub data_dir: PathBuf,
+    /// A directory of profiles; null: the embedded ones.
+    pub profiles_dir: Option<PathBuf>,
+    /// The listener.
+    pub server: ServerConfig,
+    /// What runs containers.
+    pub driver: DriverConfig,
+    /// How long things may take.
+    pub sessions: SessionsConfig,
+    /// How much of the past is kept.
+    pub history: HistoryConfig,
+    /// Log lines.
+    pub log: LogConfig,
+    /// Plugins by name.
+    pub plugins: BTreeMap<String, PluginConfig>,
+    /// Bounds on plugins.
+    pub plugin_limits: PluginLimits,
+    /// The runtime binary.
+    pub ship: ShipConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            // Empty until `load` has decided: it depends on who runs Bay.
+            data_dir: PathBuf::new(),
+            profiles_dir: None,
+            server: ServerConfig::default(),
+            driver: DriverConfig::default(),
+            sessions: SessionsConfig::default(),
+            history: HistoryConfig::default(),
+            log: LogConfig::default(),
+            plugins: BTreeMap::new(),
+            plugin_limits: PluginLimits::default(),
+            ship: ShipConfig::default(),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn load(toml: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bay.toml");
+    std::fs::write(&path, toml).unwrap();
+    let env = env.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+    let home = [("HOME".to_string(), "/home/someone".to_string())];
+    Config::load(Some(&path), home.into_iter().chain(env), &Flags::default())
+}
+
+/// The error without the directory, which differs from run to run.
+fn refused(toml: &str, env: &[(&str, &str)]) -> String {
+    let text = load(toml, env).expect_err(toml).to_string();
+    let cut = |line: &str| match line.split_once("--> ") {
+        Some((before, path)) => format!("{before}--> {}", path.rsplit('/').next().unwrap()),
+        None => line.trim_end().to_owned(),
+    };
+    text.lines().map(cut).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn nothing_at_all_is_a_good_configuration() {
+    let home = [("HOME".to_owned(), "/home/someone".to_owned())];
+    let config = Config::load(None, home, &Flags::default()).unwrap();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8114");
+    assert!(!config.server.allow_anonymous);
+    assert_eq!(config.sessions.start_wait, Span::secs(30));
+    assert_eq!(config.server.max_body, Size::mib(8));
+    assert!(config.data_dir.is_absolute(), "{:?}", config.data_dir);
+}
+
+#[test]
+fn a_user_keeps_data_at_home() {
+    let vars = |list: &[(&str, &str)]| -> Vec<_> {
+        list.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+    };
+    assert_eq!(data_home(&vars(&[("HOME", "/home/a")])), Some(PathBuf::from("/home/a/.local/share")));
+    assert_eq!(data_home(&vars(&[("HOME", "/home/a"), ("XDG_DATA_HOME", "/data")])), Some("/data".into()));
+    assert_eq!(
+        data_home(&vars(&[("HOME", "/home/a"), ("XDG_DATA_HOME", "rel")])),
+        Some("/home/a/.local/share".into())
+    );
+    assert_eq!(data_home(&vars(&[("XDG_DATA_HOME", "")])), None);
+}
+
+#[test]
+fn the_file_then_the_environment_then_flags() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bay.toml");
+    let toml = r#"
+        data_dir = "data"
+        profiles_dir = "profiles"
+        [server]
+        listen = "127.0.0.1:1"
+        hosts = ["bay.example.org"]
+        [plugins.acme]
+        path = "acme.wasm"
+        config = { words = ["x"] }
+    "#;
+    std::fs::write(&path, toml).unwrap();
+    let env = [
+        ("BAY_SERVER__LISTEN", "127.0.0.1:2"),
+        ("BAY_SERVER__ALLOW_ANONYMOUS", "true"),
+        ("BAY_SESSIONS__START_WAIT", "5s"),
+        ("BAY_HISTORY__PER_SANDBOX", "7"),
+        ("BAY_SERVER__HOSTS", r#"["a.example", "b.example"]"#),
+        ("BAY_LOG__LEVEL", "5"),
+        ("BAY_PROFILES_DIR", "elsewhere"),
+        ("BAY_API_KEY", "not ours to read"),
+        ("BAY_TEST_BIN", "nor this"),
+        ("OTHER__THING", "nor this"),
+    ];
+    let env = env.map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let flags = Flags { data_dir: Some("/flag".into()), listen: Some("127.0.0.1:3".parse().unwrap()) };
+    let config = Config::load(Some(&path), env.clone(), &flags).unwrap();
+    assert_eq!(config.data_dir, Path::new("/flag"));
+    assert_eq!(config.server.listen.port(), 3);
+    let config = Config::load(Some(&path), env, &Flags::default()).unwrap();
+    assert_eq!(config.data_dir, dir.path().join("data"));
+    assert_eq!(config.server.listen.port(), 2);
+    assert!(config.server.allow_anonymous);
+    assert_eq!(config.sessions.start_wait, Span::secs(5));
+    assert_eq!(config.history.per_sandbox, 7);
+    assert_eq!(config.server.hosts, ["a.example", "b.example"]);
+    assert_eq!(config.log.level, "5");
+    assert_eq!(config.profiles_dir.as_deref(), Some(Path::new("elsewhere")));
+    assert_eq!(config.plugins["acme"].path, Some(dir.path().join("acme.wasm")));
+    assert_eq!(config.plugins["acme"].config["words"][0], "x");
+}
+
+#[test]
+fn a_mistake_is_shown_in_its_place_with_what_to_write() {
+    let text = refused("[server]\nlissen = \"127.0.0.1:1\"\n", &[]);
+    for part in ["unknown field `lissen`", "bay.toml:2:1", "lissen = ", "^^^^^^", "did you mean `listen`?"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let text = refused("[sessions]\n\nstart_wait = 30\n", &[]);
+    for part in ["`30` has no unit: write `30s`", "bay.toml:3:14", "^^ sessions.start_wait"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let text = refused("[server\nlisten = 1", &[]);
+    assert!(text.contains("bay.toml:1:8"), "{text}");
+    let text = refused("[log]\nformat = \"jsn\"\n", &[]);
+    assert!(text.contains("did you mean `json`?") && text.contains("bay.toml:2:10"), "{text}");
+    let text = refused("[server]\nlisten = \"localhost\"\n", &[]);
+    assert!(text.contains("bay.toml:2:10") && text.contains("socket address"), "{text}");
+    let text = refused("data_dir = \"\u{e4}\"\n[driver]\nkind = \"docker\"\n", &[]);
+    assert!(text.contains("bay.toml:3:8") && text.contains("`local`"), "{text}");
+}
+
+#[test]
+fn checks_beyond_types_point_into_the_file_too() {
+    let text = refused("[server]\nlisten = \"0.0.0.0:80\"\nallow_anonymous = true\n", &[]);
+    for part in ["loopback", "bay.toml:3:19", "listen = \"127.0.0.1:80\""] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    for (toml, part) in [
+        ("[server]\nmax_body = \"1g\"", "from 1m to 64m"),
+        ("[sessions]\nstart_wait = \"0s\"", "from 1s"),
+        ("[server]\nhosts = [\"http://x\"]", "write the name alone"),
+        ("[plugins.rules-defalt]\nenabled = true", "did you mean `rules-default`?"),
+        ("[plugins.mine]\nconfig = { a = 1 }", "path = "),
+        ("[plugins.mine]\npath = \"x\"\nconfig = 5", "must be a table"),
+        ("[plugins.Mine]\npath = \"x\"", "not a plugin name"),
+        ("[history]\nper_sandbox = 0", "at least 1"),
+    ] {
+        let text = refused(toml, &[]);
+        assert!(text.contains(part) && text.contains("bay.toml:"), "{toml}: {text}");
+    }
+}
+
+#[test]
+fn a_default_plugin_may_be_configured_or_taken_away_without_a_path() {
+    let config =
+        load("[plugins.rules-default]\nconfig = { a = 1 }\n[plugins.adapter-ship]\nenabled = false", &[]);
+    let config = config.unwrap();
+    assert!(config.plugins["rules-default"].enabled);
+    assert!(!config.plugins["adapter-ship"].enabled);
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    for (name, value, part) in [
+        ("BAY_SERVER__LISSEN", "127.0.0.1:1", "unknown field `lissen`"),
+        ("BAY_SERVER__LISTEN", "nowhere", "socket address"),
+        ("BAY_SESSIONS__START_WAIT", "30", "write `30s`"),
+        ("BAY_SERVER____X", "1", "empty"),
+        ("BAY_NO__SUCH", "1", "unknown field `no`"),
+        ("BAY_SERVER__LISTEN__DEEP", "1", "not a table"),
+    ] {
+        let text = refused("[server]\nlisten = \"127.0.0.1:1\"", &[(name, value)]);
+        assert!(text.contains(name) && text.contains(part), "{name}: {text}");
+    }
+    let text = refused("", &[("BAY_SERVER__ALLOW_ANONYMOUS", "true"), ("BAY_SERVER__LISTEN", "0.0.0.0:1")]);
+    assert!(text.contains("server.allow_anonymous") && text.contains("loopback"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_not_there_or_is_no_configuration_is_said_plainly() {
+    let missing = Config::load(Some(Path::new("/nonexistent/bay.toml")), [], &Flags::default()).unwrap_err();
+    assert!(missing.to_string().contains("cannot read /nonexistent/bay.toml"), "{missing}");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("big.toml");
+    std::fs::write(&path, "#".repeat(2 << 20)).unwrap();
+    let big = Config::load(Some(&path), [], &Flags::default()).unwrap_err();
+    assert!(big.to_string().contains("larger than 1 MiB"), "{big}");
+}
