@@ -1,0 +1,45 @@
+//! The harness of Bay's black-box tests.
+//!
+//! A test starts the real `bay` binary on a data directory of its own ([`Bay::start`]), speaks HTTP to it
+//! ([`Client`]), and when the [`Bay`] goes out of scope everything it made must be gone: a sandbox, process,
+//! cgroup or locker left behind fails the test ([`leaks`]).
+//!
+//! From the environment:
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `BAY_TEST_BIN` | the binary; default: `bay` beside the test's own target directory |
+//! | `BAY_TEST_PYTHON` | a virtual environment with ipykernel that every user may read |
+//! | `BAY_TEST_BASE_URL`, `BAY_TEST_API_KEY` | a Bay that already runs, for tests that need only HTTP |
+//! | `BAY_TEST_SEED`, `BAY_TEST_ROUNDS` | what the random tests do |
+//! | `BAY_TEST_BLESS` | `1`: write the golden files of `surface` anew instead of comparing |
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "this is test code: a harness that cannot do its part must fail the test, loudly"
+)]
+
+pub mod api;
+mod bay;
+pub mod config;
+pub mod form;
+pub mod golden;
+pub mod http;
+pub mod leaks;
+pub mod net;
+pub mod plugins;
+pub mod procs;
+pub mod random;
+pub mod wait;
+
+pub use api::{Client, Sandbox};
+pub use bay::{Bay, Refused, bay_command};
+pub use config::{Options, Profile};
+pub use http::Response;
+pub use wait::{soon, until};
+
+/// Whether the tests run as root: isolation and network policy differ.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

@@ -1,0 +1,1 @@
+//! Components for the tests: hostile ones, and stand-ins for the defaults.

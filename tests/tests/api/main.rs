@@ -1,0 +1,16 @@
+//! The routes, one by one, as the contract says.
+
+#[cfg(test)]
+mod errors;
+#[cfg(test)]
+mod executions;
+#[cfg(test)]
+mod files;
+#[cfg(test)]
+mod ops;
+#[cfg(test)]
+mod python;
+#[cfg(test)]
+mod sandboxes;
+#[cfg(test)]
+mod shell;
