@@ -39,7 +39,7 @@ pub use executions::{
 pub use keys::{KeyRow, NewKey};
 pub use lockers::{LockerRow, NewLocker};
 pub use page::{Cursor, Listing, Page};
-pub use row::{Env, Millis, now};
+pub use row::{Env, Millis};
 pub use sandboxes::{
     DeletedSandbox, Failure, LockerChoice, NewSandbox, SandboxFilter, SandboxRow, SandboxStatus, SessionBrief,
 };

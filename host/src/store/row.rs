@@ -1,7 +1,6 @@
 //! What rows share: times, JSON columns, hard caps.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use serde::de::DeserializeOwned;
@@ -24,16 +23,6 @@ pub(super) const MAX_NAME: usize = 256;
 pub(super) const MAX_JSON: usize = 256 << 10;
 /// Longest reason or failure message.
 pub(super) const MAX_MESSAGE: usize = 4 << 10;
-
-/// The time now.
-pub fn now() -> Millis {
-    // A clock before 1970 or after the year 292 million is no time at which anything was made.
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|d| Millis::try_from(d.as_millis()).ok())
-        .unwrap_or_default()
-}
 
 /// Environment of user processes. Its values are secrets: `Debug` shows the names only.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,13 @@
+//! Profiles: what a sandbox is made of and may do. Tenants: which profiles each may use.
+
+mod check;
+mod set;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use set::{DEFAULT_PROFILE, ProfileErrors, ProfileSet};
+pub use types::{
+    Container, History, KnownPlugins, LocalContainer, Profile, Resources, TenantFile, TenantPlugin,
+};
