@@ -14,6 +14,7 @@ mod args;
 mod bench;
 mod check;
 mod privilege;
+mod python;
 mod quickstart;
 mod rules;
 mod run;

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use anyhow::Context as _;
-
 use crate::{args, run, setup, workspace};
 
 /// Sets up, builds, and hands over to `bay quickstart`, which starts Bay and shows what it does.
@@ -13,8 +11,8 @@ pub(crate) fn quickstart(options: &args::Quickstart) -> anyhow::Result<()> {
         "quickstart: building Bay (the first time takes some minutes: it compiles a WebAssembly engine)"
     );
     let began = Instant::now();
-    let bay = workspace::build_binary("bay", "quick")?;
+    let bay = workspace::build_bay("quick")?;
     println!("quickstart: built in {:.0?}", began.elapsed());
-    let mut command = run::command(bay.to_str().context("the path of the binary is not UTF-8")?);
+    let mut command = run::command(&bay);
     run::checked(command.arg("quickstart").args(&options.pass_on))
 }

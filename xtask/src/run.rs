@@ -1,12 +1,13 @@
 //! Running other programs.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
 /// A program found on the path, run at the root of the workspace.
-pub(crate) fn command(program: &str) -> Command {
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(crate::workspace::root()).stdin(Stdio::null());
     command
@@ -14,7 +15,7 @@ pub(crate) fn command(program: &str) -> Command {
 
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
-    let mut cargo = command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    let mut cargo = command(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
     // `cargo run` tells its child about this package; a nested cargo must not think that it is about itself.
     for (name, _) in std::env::vars_os() {
         let Some(text) = name.to_str() else { continue };

@@ -14,7 +14,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail, ensure};
 
 use crate::privilege::{Root, is_root};
-use crate::{run, setup, workspace};
+use crate::{python, run, setup, workspace};
 
 /// The user that tests run as when root runs them as a normal user.
 const TEST_USER: &str = "bay-test";
@@ -61,6 +61,7 @@ pub(crate) struct Built {
     /// What cargo and nextest say of what was compiled; readable by everyone.
     folder: PathBuf,
     bay: PathBuf,
+    python: PathBuf,
 }
 
 impl Built {
@@ -69,7 +70,8 @@ impl Built {
         let target = workspace::target_dir()?;
         let folder = target.join("xtask");
         std::fs::create_dir_all(&folder)?;
-        let bay = workspace::build_binary("bay", "dev")?;
+        let bay = workspace::build_bay("dev")?;
+        let python = python::for_tests(&bay)?;
         let binaries = run::output(run::cargo().args([
             "nextest",
             "list",
@@ -84,7 +86,7 @@ impl Built {
         // A copy, because the test user cannot look into somebody's `.cargo`.
         let nextest = folder.join("cargo-nextest");
         std::fs::copy(find_nextest()?, &nextest)?;
-        Ok(Self { target, nextest, folder, bay })
+        Ok(Self { target, nextest, folder, bay, python })
     }
 
     /// Runs the suite as whoever we are.
@@ -117,6 +119,7 @@ impl Built {
         environment: &[(&str, &str)],
     ) -> anyhow::Result<Ran> {
         command.arg(format!("BAY_TEST_BIN={}", self.bay.display()));
+        command.arg(format!("BAY_TEST_PYTHON={}", self.python.display()));
         command.args(environment.iter().map(|(name, value)| format!("{name}={value}")));
         command.arg(&self.nextest).args(["nextest", "run", "--no-fail-fast"]);
         command.arg("--workspace-remap").arg(workspace::root());

@@ -27,21 +27,25 @@ pub(crate) fn target_dir() -> anyhow::Result<PathBuf> {
     Ok(metadata["target_directory"].as_str().context("cargo metadata names no target directory")?.into())
 }
 
-/// Builds one binary and tells where it is. Cargo's progress goes to standard error as usual.
-pub(crate) fn build_binary(package: &str, profile: &str) -> anyhow::Result<PathBuf> {
-    let text = run::output(run::cargo().args([
-        "build",
-        "--locked",
-        "--profile",
-        profile,
-        "--package",
-        package,
-        "--message-format=json-render-diagnostics",
-    ]))?;
+/// Builds one executable and tells where it is. Cargo's progress goes to standard error as usual.
+///
+/// `what` is `--bin` or `--example`, and its name.
+pub(crate) fn build(package: &str, what: [&str; 2], profile: &str) -> anyhow::Result<PathBuf> {
+    let text = run::output(
+        run::cargo()
+            .args(["build", "--locked", "--message-format=json-render-diagnostics"])
+            .args(["--profile", profile, "--package", package])
+            .args(what),
+    )?;
     text.lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["kind"][0] == "bin")
+        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == what[1])
         .filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
         .next_back()
-        .with_context(|| format!("cargo built no binary for {package}"))
+        .with_context(|| format!("cargo built no {} for {package}", what.join(" ")))
+}
+
+/// Builds `bay`.
+pub(crate) fn build_bay(profile: &str) -> anyhow::Result<PathBuf> {
+    build("bay", ["--bin", "bay"], profile)
 }

@@ -9,22 +9,25 @@ mod show;
 #[cfg(test)]
 mod tests;
 
+use std::io::Write;
 use std::path::PathBuf;
+
+use crate::config::{Config, Flags};
 
 /// What can be typed after `bay quickstart`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct QuickstartArgs {
+pub(super) struct QuickstartArgs {
     /// Stop Bay after the demonstration, leaving no sandbox behind.
     #[arg(long)]
-    pub once: bool,
+    once: bool,
     /// Where Bay keeps its data; the usual place when not given.
     #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
 }
 
 /// Why the demonstration did not come to its end.
 #[derive(Debug, thiserror::Error)]
-pub enum QuickstartError {
+enum QuickstartError {
     /// A file or a process could not be used.
     #[error("{what}: {source}")]
     Io {
@@ -34,6 +37,9 @@ pub enum QuickstartError {
         #[source]
         source: std::io::Error,
     },
+    /// Sandboxes would have no Python.
+    #[error("{0}")]
+    Python(String),
     /// Bay ended instead of listening, or said nothing in time.
     #[error("Bay did not start: {reason}\n\nThe end of its log ({log}):\n{tail}")]
     Start {
@@ -72,23 +78,27 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> QuickstartError
 }
 
 /// Starts Bay (or uses the one that an earlier quickstart left running on this data directory), demonstrates it,
-/// and leaves it running, or stops it where `once` says so.
-pub async fn run(args: &QuickstartArgs, default_data_dir: PathBuf) -> Result<(), QuickstartError> {
-    let data_dir = args.data_dir.clone().unwrap_or(default_data_dir);
+/// and leaves it running, or stops it where `--once` says so.
+pub(super) async fn run(args: QuickstartArgs) -> anyhow::Result<()> {
+    let flags = Flags { data_dir: args.data_dir, listen: None };
+    let data_dir = Config::load(None, std::env::vars(), &flags)?.data_dir;
     // Paths are printed for the person to paste elsewhere.
     let data_dir = std::path::absolute(&data_dir).map_err(io("cannot tell where the data directory is"))?;
-    let mut screen = std::io::stdout();
-    let bay = server::Server::start_or_find(data_dir, &mut screen).await?;
-    let shown = demo::demonstrate(&bay.client(), args.once, &mut screen).await;
+    demonstrate(data_dir, args.once, &mut std::io::stdout()).await?;
+    Ok(())
+}
+
+async fn demonstrate(data_dir: PathBuf, once: bool, screen: &mut impl Write) -> Result<(), QuickstartError> {
+    let bay = server::Server::find_or_start(data_dir, screen).await?;
+    let shown = demo::demonstrate(&bay.client(), once, screen).await;
     let sandbox = match shown {
         Ok(sandbox) => sandbox,
         Err(error) => {
             // What failed is the news; that Bay then also would not end is not.
-            let _ = bay.stop_if_ours(args.once).await;
+            let _unheard = bay.stop_if_ours(once).await;
             return Err(error);
         }
     };
-    let stopped = bay.stop_if_ours(args.once).await?;
-    show::farewell(&mut screen, &bay, &sandbox, stopped, args.once)
-        .map_err(io("cannot write to the terminal"))
+    let stopped = bay.stop_if_ours(once).await?;
+    show::farewell(screen, &bay, &sandbox, stopped, once).map_err(io("cannot write to the terminal"))
 }

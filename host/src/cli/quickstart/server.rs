@@ -1,9 +1,9 @@
 //! Starting Bay as a process of its own, finding it again, and ending it.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -48,14 +48,15 @@ pub(super) struct Server {
 
 impl Server {
     /// Uses the Bay that an earlier quickstart left on this data directory, else starts one.
-    pub(super) async fn start_or_find(
+    pub(super) async fn find_or_start(
         data_dir: PathBuf,
         screen: &mut impl Write,
     ) -> Result<Self, QuickstartError> {
         let say = |screen: &mut dyn Write, text: String| {
             writeln!(screen, "{text}").map_err(io("cannot write to the terminal"))
         };
-        std::fs::create_dir_all(&data_dir).map_err(io(format!("cannot make {}", data_dir.display())))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&data_dir);
+        made.map_err(io(format!("cannot make {}", data_dir.display())))?;
         if let Some(found) = Self::find(&data_dir).await {
             say(screen, format!("Bay already runs on http://{} (pid {}).", found.client.address, found.pid))?;
             return Ok(found);
@@ -67,6 +68,8 @@ impl Server {
             say(screen, format!("Port {PORT} is taken, so Bay listens on another."))?;
             SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
         };
+        say(screen, "Making sure of a Python with ipykernel (the first time it is downloaded).".to_owned())?;
+        ensure_python(data_dir.clone()).await?;
         say(screen, format!("Starting Bay with its data in {}.", data_dir.display()))?;
         let server = Self::start(data_dir, listen).await?;
         say(
@@ -83,8 +86,7 @@ impl Server {
 
     async fn find(data_dir: &Path) -> Option<Self> {
         let left: Left = serde_json::from_slice(&std::fs::read(left_file(data_dir)).ok()?).ok()?;
-        let key = std::fs::read_to_string(key_file(data_dir)).ok()?;
-        let client = Client::new(left.address, key.trim().to_owned());
+        let client = Client::new(left.address, read_key(data_dir).ok()?);
         let answer = client.send(&Call::new("GET", "/v1/profiles")).await.ok()?;
         let found = Self { data_dir: data_dir.to_owned(), client, pid: left.pid, ours: false };
         (answer.status == 200).then_some(found)
@@ -107,7 +109,8 @@ impl Server {
             .arg(&data_dir)
             .arg("--key-file")
             .arg(key_file(&data_dir))
-            .env("BAY_SERVER__LISTEN", listen.to_string())
+            .arg("--listen")
+            .arg(listen.to_string())
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(again)
@@ -117,27 +120,20 @@ impl Server {
             .spawn()
             .map_err(io("cannot start Bay"))?;
         let pid = child.id();
-        let started = wait_until_it_listens(&mut child, &path, begin).await;
-        let address = match started {
-            Ok(address) => address,
-            Err(reason) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(QuickstartError::Start {
-                    reason,
-                    log: path.display().to_string(),
-                    tail: tail(&path, begin),
-                });
+        let listening = wait_until_it_listens(&mut child, &path, begin).await;
+        match listening.and_then(|address| Ok((address, read_key(&data_dir)?))) {
+            Ok((address, key)) => {
+                let left = serde_json::json!(Left { pid, address }).to_string();
+                std::fs::write(left_file(&data_dir), left).map_err(io("cannot note where Bay listens"))?;
+                Ok(Self { data_dir, client: Client::new(address, key), pid, ours: true })
             }
-        };
-        let file = key_file(&data_dir);
-        let key = std::fs::read_to_string(&file).map_err(io(format!(
-            "Bay's key was made before and is not in {}: give another --data-dir, or put a key there",
-            file.display()
-        )))?;
-        let left = serde_json::json!(Left { pid, address }).to_string();
-        std::fs::write(left_file(&data_dir), left).map_err(io("cannot note where Bay listens"))?;
-        Ok(Self { data_dir, client: Client::new(address, key.trim().to_owned()), pid, ours: true })
+            Err(reason) => {
+                // It is of no use to anyone, and its own end is not what went wrong.
+                let _unheard = child.kill().and_then(|()| child.wait());
+                let log = path.display().to_string();
+                Err(QuickstartError::Start { reason, log, tail: tail(&path, begin) })
+            }
+        }
     }
 
     /// How to speak to it.
@@ -178,8 +174,17 @@ impl Server {
             tokio::time::sleep(INTERVAL).await;
         }
         // The next quickstart need not ask a port that may by then be another program's.
-        let _ = std::fs::remove_file(left_file(&self.data_dir));
+        let _unheard = std::fs::remove_file(left_file(&self.data_dir));
         Ok(true)
+    }
+}
+
+async fn ensure_python(data_dir: PathBuf) -> Result<(), QuickstartError> {
+    let made = tokio::task::spawn_blocking(move || crate::driver::local::ensure_python(&data_dir)).await;
+    match made {
+        Ok(Ok(_place)) => Ok(()),
+        Ok(Err(error)) => Err(QuickstartError::Python(error.to_string())),
+        Err(error) => Err(QuickstartError::Python(error.to_string())),
     }
 }
 
@@ -187,6 +192,18 @@ fn ended(pid: Pid) -> Result<bool, QuickstartError> {
     use rustix::process::{WaitOptions, waitpid};
     let status = waitpid(Some(pid), WaitOptions::NOHANG);
     Ok(status.map_err(|error| io("cannot wait for Bay")(error.into()))?.is_some())
+}
+
+/// Bay writes it at its first start only.
+fn read_key(data_dir: &Path) -> Result<String, String> {
+    let file = key_file(data_dir);
+    let key = std::fs::read_to_string(&file).map_err(|_missing| {
+        format!(
+            "its key was made at an earlier start and is not in {}; put one there that `bay key create` makes",
+            file.display()
+        )
+    })?;
+    Ok(key.trim().to_owned())
 }
 
 /// The address it says it listens on, or why there will be none.
