@@ -13,9 +13,9 @@ fn an_execution_is_a_resource_of_its_own() {
     let ran = sandbox.shell("echo done");
     let id = ran["execution_id"].as_str().unwrap();
     let record = sandbox.call("GET", &format!("executions/{id}")).send().expect(200);
-    assert_eq!(record["execution_id"].as_str().or(record["id"].as_str()), Some(id), "{record}");
-    assert_eq!(record["status"], "completed", "{record}");
-    let times = ["created_at", "started_at"].iter().filter_map(|f| record[*f].as_str()).collect::<Vec<_>>();
+    assert_eq!((&record["execution_id"], &record["result"]), (&json!(id), &ran), "{record}");
+    assert_eq!(record["status"], "succeeded", "{record}");
+    let times = ["created_at", "ended_at"].iter().filter_map(|f| record[*f].as_str()).collect::<Vec<_>>();
     assert!(!times.is_empty() && times.iter().all(|t| form::is_time(t)), "{record}");
     assert!(!record.to_string().contains("default"), "the owner never shows: {record}");
 
@@ -39,7 +39,7 @@ fn past_the_wait(sandbox: &Sandbox) {
     assert_eq!(sandbox.call("GET", &tail).send().expect(200)["status"], "running");
     sandbox.write("go", "");
     let ended = finished(sandbox, &tail);
-    assert_eq!(ended["status"], "completed", "{ended}");
+    assert_eq!(ended["status"], "succeeded", "{ended}");
     assert!(ended.to_string().contains("went"), "the record carries the result: {ended}");
 }
 
