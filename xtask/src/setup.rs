@@ -156,7 +156,11 @@ fn nextest() -> anyhow::Result<()> {
 
 /// Tools are built for this machine, whatever the caller set for the project's own builds.
 pub(crate) fn tool_environment(command: &mut Command) -> &mut Command {
-    command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("CARGO_BUILD_TARGET")
+    // And not into the project's target directory, which it would only fill.
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// True when a program of this name can be run, by us or by root.

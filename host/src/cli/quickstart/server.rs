@@ -3,6 +3,7 @@
 use std::fs::{DirBuilder, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -86,6 +87,10 @@ impl Server {
 
     async fn find(data_dir: &Path) -> Option<Self> {
         let left: Left = serde_json::from_slice(&std::fs::read(left_file(data_dir)).ok()?).ok()?;
+        // The key is sent to nobody but that very Bay: a port outlives its listener.
+        if !serves(left.pid, data_dir) {
+            return None;
+        }
         let client = Client::new(left.address, read_key(data_dir).ok()?);
         let answer = client.send(&Call::new("GET", "/v1/profiles")).await.ok()?;
         let found = Self { data_dir: data_dir.to_owned(), client, pid: left.pid, ours: false };
@@ -192,6 +197,13 @@ fn ended(pid: Pid) -> Result<bool, QuickstartError> {
     use rustix::process::{WaitOptions, waitpid};
     let status = waitpid(Some(pid), WaitOptions::NOHANG);
     Ok(status.map_err(|error| io("cannot wait for Bay")(error.into()))?.is_some())
+}
+
+/// True while this process is a Bay that was started as below.
+fn serves(pid: u32, data_dir: &Path) -> bool {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
+    words.get(1) == Some(&b"serve".as_slice()) && words.contains(&data_dir.as_os_str().as_bytes())
 }
 
 /// Bay writes it at its first start only.
