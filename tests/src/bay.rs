@@ -204,8 +204,8 @@ impl Bay {
     #[track_caller]
     pub fn create_key(&self, tenant: &str) -> String {
         let made = bay_command()
-            .args(["key", "create", "--tenant", tenant, "--config"])
-            .arg(self.home().join("bay.toml"))
+            .args(["key", "create", "--tenant", tenant, "--data-dir"])
+            .arg(self.data_dir())
             .output()
             .expect("run bay key create");
         let said = String::from_utf8_lossy(&made.stdout).into_owned();
