@@ -158,11 +158,7 @@ fn directories(sandbox: &Sandbox) {
         v["entries"].as_array().unwrap().iter().map(|e| text(e, field).to_owned()).collect()
     };
     let flat = sandbox.dir("tree").send().expect(200);
-    assert_eq!(
-        names(&flat, "name"),
-        ["y", "z", "A", "b", "link"],
-        "directories first, then by name: {flat}"
-    );
+    assert_eq!(names(&flat, "name"), ["y", "z", "A", "b", "link"], "directories first, then by name: {flat}");
     assert_eq!((&flat["truncated"], &flat["next_cursor"]), (&json!(false), &Value::Null));
     let entry = &flat["entries"][2];
     assert_eq!(

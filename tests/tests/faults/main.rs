@@ -2,6 +2,8 @@
 //! unharmed.
 
 #[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod code;
 #[cfg(test)]
 mod input;
