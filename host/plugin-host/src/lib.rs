@@ -2,18 +2,34 @@
 //!
 //! ```text
 //! load       read the version → compile or take from cache → link        (PluginHost::load)
-//! configure  describe(config), checked                                   (once a load)
+//! configure  check(config) or describe(config), once                     (PluginHost::load)
 //! call       fresh instance → start → action → host performs → resume …  (RulesPlugin, RouterPlugin, AdapterPlugin)
 //! ```
 //!
 //! Everything a guest answers is untrusted input. All of wasmtime stays in this crate.
 
+mod abi;
+mod cache;
+mod engine;
 mod error;
+mod guest;
 mod host;
+mod json;
 mod limits;
+mod machine;
+mod manifest;
+mod plan;
+mod plugin;
+/// JSON Schemas of operations, ready to be applied.
+pub mod schema;
+mod store;
+mod ticker;
 mod types;
+mod version;
 
 pub use error::{LoadError, PluginError, PluginFault};
-pub use host::{AdapterPlugin, Performer, Plugin, PluginHost, PluginSpec, RouterPlugin, RulesPlugin, Source};
+pub use host::{PluginHost, PluginSpec, Source};
 pub use limits::{HostOptions, Limits, MAX_RETRIES};
+pub use machine::Performer;
+pub use plugin::{AdapterPlugin, Plugin, RouterPlugin, RulesPlugin};
 pub use types::*;
