@@ -29,6 +29,9 @@ mod schema;
 mod sessions;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 use std::sync::Arc;
 
