@@ -1,0 +1,130 @@
+//! Everything a request needs, built once at start-up; nothing global.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+
+use crate::auth::keys::ApiKey;
+use crate::auth::{Scope, SystemContext, Tenant};
+use crate::config::Config;
+use crate::driver::Driver;
+use crate::edge::middleware::AllowedHosts;
+use crate::error::{ApiError, ApiResult, Code};
+use crate::plugins::Plugins;
+use crate::profile::ProfileSet;
+use crate::session::{SessionEnv, Sessions};
+use crate::store::{NewKey, Store, StoreError};
+use crate::time::now_ms;
+
+/// A running Bay.
+pub struct App {
+    /// As loaded.
+    pub config: Config,
+    /// The source of truth.
+    pub store: Store,
+    /// What sandboxes are.
+    pub profiles: Arc<ProfileSet>,
+    /// What decides and plans.
+    pub plugins: ArcSwap<Plugins>,
+    /// What runs.
+    pub sessions: Arc<Sessions>,
+    /// What runs it.
+    pub driver: Arc<dyn Driver>,
+    /// Names under which Bay answers.
+    pub allowed_hosts: AllowedHosts,
+}
+
+/// Whose key it was.
+pub struct KeyOwner {
+    /// `key_…`
+    pub id: String,
+    /// Its tenant.
+    pub tenant: Tenant,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+}
+
+/// How ready this Bay is, part by part.
+pub struct Readiness {
+    store: Result<(), String>,
+    driver: Value,
+}
+
+impl Readiness {
+    /// Whether requests can be served.
+    pub fn is_ready(&self) -> bool {
+        self.store.is_ok()
+    }
+
+    /// For scope `ops`.
+    pub fn parts(&self) -> Value {
+        let store = match &self.store {
+            Ok(()) => json!({ "ok": true }),
+            Err(why) => json!({ "ok": false, "reason": why }),
+        };
+        json!({ "store": store, "driver": self.driver })
+    }
+}
+
+impl App {
+    /// Puts the parts together.
+    pub fn new(
+        config: Config,
+        listen: std::net::SocketAddr,
+        env: SessionEnv,
+        plugins: Arc<Plugins>,
+    ) -> Arc<Self> {
+        let allowed_hosts = AllowedHosts::new(listen, &config.server.hosts);
+        let (store, profiles, driver) =
+            (env.store.clone(), Arc::clone(&env.profiles), Arc::clone(&env.driver));
+        let sessions = Sessions::new(Arc::new(env));
+        let plugins = ArcSwap::new(plugins);
+        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts })
+    }
+
+    /// Whose key this is. An unknown id and a wrong secret take the same path and give the same answer.
+    pub async fn authenticate_key(&self, text: &str) -> ApiResult<KeyOwner> {
+        let refused = || ApiError::new(Code::Unauthorized, "this API key is not known, or has expired");
+        let key = ApiKey::parse(text).ok_or_else(refused)?;
+        let row = self.store.find_key(&SystemContext::for_background(), &key.id()).await?;
+        let good = key.verify(row.as_ref().map(|r| &r.hash));
+        match row.filter(|r| good && r.is_valid(now_ms())) {
+            Some(row) => Ok(KeyOwner { id: row.id, tenant: row.tenant, scopes: row.scopes }),
+            None => Err(refused()),
+        }
+    }
+
+    /// Asks each part.
+    pub async fn readiness(&self) -> Readiness {
+        let store = self.store.count_keys(&SystemContext::for_background()).await;
+        let features = self.driver.features();
+        Readiness {
+            store: store.map(drop).map_err(|e| e.to_string()),
+            driver: json!({
+                "ok": true, "name": self.driver.name(), "isolation": features.isolation,
+                "networks": features.networks, "limits": features.limits, "notes": features.notes,
+            }),
+        }
+    }
+}
+
+/// Makes a key; the only moment at which its secret exists outside its owner's hands.
+pub async fn create_key(
+    store: &Store,
+    tenant: &Tenant,
+    name: &str,
+    scopes: Vec<Scope>,
+) -> Result<ApiKey, StoreError> {
+    let key = ApiKey::mint().map_err(|e| StoreError::Unavailable { reason: e.to_string() })?;
+    let new = NewKey {
+        id: key.id(),
+        name: name.to_owned(),
+        hash: key.hash(),
+        scopes,
+        created_at: now_ms(),
+        expires_at: None,
+    };
+    store.create_key(tenant, new).await?;
+    Ok(key)
+}

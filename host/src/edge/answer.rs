@@ -1,0 +1,43 @@
+//! Turns results into responses. An error travels as an extension until the outermost layer, which knows the
+//! request's id and method, writes its body.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, Method, header};
+
+use crate::error::{ApiError, Code};
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.code.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Writes the body of an error that a handler or a layer left behind.
+pub fn finish(response: Response, request_id: &str, method: &Method) -> Response {
+    let Some(error) = response.extensions().get::<ApiError>().cloned() else {
+        return response;
+    };
+    // Of the methods that change something, only DELETE gives the same result twice.
+    let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE);
+    let mut written = (error.code.status(), Json(error.body(request_id, safe))).into_response();
+    merge(written.headers_mut(), response.headers());
+    if let Some(wait) = error.retry_after {
+        written.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+    }
+    if error.code == Code::Unauthorized {
+        written.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    written
+}
+
+/// Keeps what layers said beside the error (`Allow`, `Server-Timing`), but not its empty body's description.
+fn merge(into: &mut HeaderMap, from: &HeaderMap) {
+    for (name, value) in from {
+        if name != header::CONTENT_LENGTH && name != header::CONTENT_TYPE {
+            into.append(name, value.clone());
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Every capability's calls: `POST …/{capability}/{operation}`, and what the file routes share with it.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use futures::stream;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::{Value, json};
+
+use super::Ids;
+use crate::app::App;
+use crate::auth::OpContext;
+use crate::edge::body;
+use crate::error::{ApiError, ApiResult};
+use crate::execution::Stages;
+use crate::invoke::{Answer, CallRequest, invoke};
+use crate::runtime::{CallerRequest, Forwarded};
+
+/// `POST /v1/sandboxes/{id}/{capability}/{operation}`
+pub async fn call(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<OpContext>,
+    Ids((sandbox_id, capability, operation)): Ids<(String, String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let input = async {
+        body::refuse_idempotency_key(&headers)?;
+        body::json(&app, &headers, body, true).await
+    };
+    let input = match input.await {
+        Ok(input) => input,
+        Err(error) => return error.into_response(),
+    };
+    run(&app, &context, sandbox_id, &capability, &operation, input, headers).await
+}
+
+/// Invokes and answers; every answer says how far the call came.
+pub async fn run(
+    app: &Arc<App>,
+    context: &OpContext,
+    sandbox_id: String,
+    capability: &str,
+    operation: &str,
+    input: Value,
+    headers: HeaderMap,
+) -> Response {
+    let call = CallRequest {
+        sandbox_id,
+        capability: capability.to_owned(),
+        operation: operation.to_owned(),
+        input,
+        caller: CallerRequest { headers, body: None },
+    };
+    let stages = Arc::new(Stages::begin());
+    let mut response = answer(invoke(app, context, call, &stages).await);
+    if let Ok(value) = HeaderValue::from_str(&stages.header()) {
+        response.headers_mut().insert("server-timing", value);
+    }
+    response
+}
+
+fn answer(result: ApiResult<Answer>) -> Response {
+    match result {
+        Ok(Answer::Done(value)) => {
+            let id = value["execution_id"].as_str().and_then(|id| HeaderValue::from_str(id).ok());
+            with_execution(Json(value).into_response(), id)
+        }
+        Ok(Answer::Running { execution_id }) => {
+            let id = HeaderValue::from_str(&execution_id).ok();
+            let body = Json(json!({ "execution_id": execution_id, "status": "running" }));
+            with_execution((StatusCode::ACCEPTED, body).into_response(), id)
+        }
+        Ok(Answer::Stream(forwarded)) => streamed(forwarded),
+        Err(error) => ApiError::into_response(error),
+    }
+}
+
+fn with_execution(mut response: Response, id: Option<HeaderValue>) -> Response {
+    if let Some(id) = id {
+        response.headers_mut().insert("x-execution-id", id);
+    }
+    response
+}
+
+/// Chunks as they come; an error ends the connection, so that a broken body never looks whole.
+fn streamed(forwarded: Forwarded) -> Response {
+    let Forwarded { status, headers, body } = forwarded;
+    let chunks = stream::unfold(body, |mut body| async move { body.recv().await.map(|chunk| (chunk, body)) });
+    let mut response = Response::new(Body::from_stream(chunks));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}

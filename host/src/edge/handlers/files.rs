@@ -1,0 +1,110 @@
+//! The file routes: each is one operation of the `filesystem` capability in the dress of its own method.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use super::{Ids, capability};
+use crate::app::App;
+use crate::auth::OpContext;
+use crate::edge::{body, input};
+use crate::error::ApiResult;
+use crate::execution::admit::find_sandbox;
+
+const CAPABILITY: &str = "filesystem";
+
+/// `GET …/filesystem/files`
+pub async fn read(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<OpContext>,
+    Ids(id): Ids<String>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    by_query(app, context, id, raw, headers, "read_file").await
+}
+
+/// `DELETE …/filesystem/files`
+pub async fn delete(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<OpContext>,
+    Ids(id): Ids<String>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    by_query(app, context, id, raw, headers, "delete_file").await
+}
+
+/// `GET …/filesystem/directories`
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<OpContext>,
+    Ids(id): Ids<String>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    by_query(app, context, id, raw, headers, "list_dir").await
+}
+
+/// `GET …/filesystem/download`
+pub async fn download(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<OpContext>,
+    Ids(id): Ids<String>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    by_query(app, context, id, raw, headers, "download").await
+}
+
+/// `PUT …/filesystem/files`
+pub async fn write(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<OpContext>,
+    Ids(id): Ids<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    match body::json(&app, &headers, body, false).await {
+        Ok(input) => capability::run(&app, &context, id, CAPABILITY, "write_file", input, headers).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn by_query(
+    app: Arc<App>,
+    context: OpContext,
+    id: String,
+    raw: Option<String>,
+    headers: HeaderMap,
+    operation: &str,
+) -> Response {
+    match typed_query(&app, &context, &id, raw.as_deref(), operation).await {
+        Ok(input) => capability::run(&app, &context, id, CAPABILITY, operation, input, headers).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Query strings have no types; the operation's schema has.
+async fn typed_query(
+    app: &App,
+    context: &OpContext,
+    id: &str,
+    raw: Option<&str>,
+    operation: &str,
+) -> ApiResult<Value> {
+    let pairs = input::query(raw)?;
+    let sandbox = find_sandbox(app, context, id).await?;
+    let plugins = app.plugins.load();
+    let profile = app.profiles.get(&sandbox.tenant, &sandbox.profile);
+    let schema = profile.iter().flat_map(|p| &p.containers).find_map(|c| {
+        let op = plugins.adapter(&c.adapter)?.catalog.get(CAPABILITY, operation)?;
+        Some(op.spec.input_schema.clone())
+    });
+    Ok(input::typed(pairs, &schema.unwrap_or_else(|| json!({}))))
+}

@@ -1,0 +1,70 @@
+//! Health, readiness, profiles.
+
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::auth::{OpContext, Scope};
+use crate::edge::input;
+use crate::error::ApiResult;
+use crate::profile::Profile;
+
+/// `GET /health`: the process answers.
+pub async fn health() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// `GET /ready`: status code and word; part by part with scope `ops`.
+pub async fn ready(State(app): State<Arc<App>>, context: Option<Extension<OpContext>>) -> Response {
+    let report = app.readiness().await;
+    let ready = report.is_ready();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let word = if ready { "ready" } else { "not_ready" };
+    let body = match context {
+        Some(Extension(context)) if context.has(Scope::Ops) => {
+            json!({ "status": word, "parts": report.parts() })
+        }
+        Some(_) | None => json!({ "status": word }),
+    };
+    (status, Json(body)).into_response()
+}
+
+/// `GET /v1/profiles`
+pub async fn profiles(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<OpContext>,
+    RawQuery(raw): RawQuery,
+) -> ApiResult<Json<Value>> {
+    let detail = input::flag(&input::query(raw.as_deref())?, "detail")?;
+    let items: Vec<_> = app.profiles.list(&context.tenant).iter().map(|p| object(p, detail)).collect();
+    Ok(Json(json!({ "items": items })))
+}
+
+fn object(profile: &Profile, detail: bool) -> Value {
+    let first = profile.containers.first();
+    let mut object = json!({
+        "id": profile.id,
+        "image": first.and_then(|c| c.image.clone()),
+        "resources": first.map(|c| json!({ "cpus": c.resources.cpus, "memory": c.resources.memory.bytes() })),
+        "capabilities": profile.capabilities(),
+        "idle_timeout": profile.idle_timeout.as_secs(),
+        "max_ttl": profile.max_ttl.map(|d| d.as_secs()),
+        "description": profile.description,
+    });
+    if let (true, Some(fields)) = (detail, object.as_object_mut()) {
+        let containers = profile.containers.iter().map(|c| {
+            json!({
+                "name": c.name, "image": c.image, "capabilities": c.capabilities, "primary_for": c.primary_for,
+                "network": c.network, "adapter": c.adapter,
+            })
+        });
+        fields.insert("containers".to_owned(), containers.collect());
+        fields.insert("features".to_owned(), json!([]));
+    }
+    object
+}

@@ -1,0 +1,155 @@
+//! Lifecycle of sandboxes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+use super::Ids;
+use crate::app::App;
+use crate::auth::OpContext;
+use crate::edge::wire::{Start, container_objects, sandbox_object};
+use crate::edge::{body, input};
+use crate::error::{ApiError, ApiResult};
+use crate::execution::admit::find_sandbox;
+use crate::sandbox;
+use crate::store::{Cursor, Page, SandboxFilter, SandboxRow, SandboxStatus};
+use crate::time::now_ms;
+
+/// Longest `timeout` of a `GET …?wait=ready`, in seconds.
+const MAX_WAIT: u64 = 300;
+
+/// `POST /v1/sandboxes`
+pub async fn create(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<OpContext>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Response> {
+    body::refuse_idempotency_key(&headers)?;
+    let body = body::json(&app, &headers, body, true).await?;
+    let created = sandbox::create(&app, &context, body).await?;
+    let row = match created.start {
+        Start::Lazy => created.row,
+        Start::Eager => {
+            app.sessions.start_in_background(&created.row);
+            // Read again so that the answer tells of the start it caused.
+            app.store.get_sandbox(&context.tenant, &created.row.id).await?
+        }
+        Start::Wait => {
+            // Whatever becomes of the start, the sandbox exists and the client must learn its id.
+            let _started = app.sessions.ensure_running(&created.row, *app.config.sessions.start_wait).await;
+            app.store.get_sandbox(&context.tenant, &created.row.id).await?
+        }
+    };
+    Ok((StatusCode::CREATED, Json(object(&app, &row, Value::Null))).into_response())
+}
+
+/// `GET /v1/sandboxes`
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<OpContext>,
+    RawQuery(raw): RawQuery,
+) -> ApiResult<Json<Value>> {
+    let pairs = input::query(raw.as_deref())?;
+    let page = page(&pairs)?;
+    let mut filter = SandboxFilter {
+        profile: input::find(&pairs, "profile").map(str::to_owned),
+        ..SandboxFilter::default()
+    };
+    if let Some(text) = input::find(&pairs, "status") {
+        let status = SandboxStatus::parse(text).ok_or_else(|| {
+            ApiError::field("status", "must be idle, starting, ready, stopping, failed or expired")
+        })?;
+        filter.status = Some((status, now_ms()));
+    }
+    for (_, text) in pairs.iter().filter(|(name, _)| name == "label") {
+        let (key, value) =
+            text.split_once('=').ok_or_else(|| ApiError::field("label", "must be key=value"))?;
+        filter.labels.insert(key.to_owned(), value.to_owned());
+    }
+    let listing = app.store.list_sandboxes(&context.tenant, filter, page).await?;
+    let items: Vec<_> = listing.items.iter().map(|row| object(&app, row, Value::Null)).collect();
+    let next = listing.next_cursor.map(|cursor| cursor.encode());
+    Ok(Json(json!({ "items": items, "next_cursor": next })))
+}
+
+/// `limit` and `cursor` as the store takes them.
+fn page(pairs: &[(String, String)]) -> ApiResult<Page> {
+    let (limit, cursor) = input::page(pairs)?;
+    let cursor = cursor
+        .map(|text| Cursor::decode(&text).ok_or_else(|| ApiError::field("cursor", "is not one of Bay's")))
+        .transpose()?;
+    Ok(Page { limit, cursor })
+}
+
+/// `GET /v1/sandboxes/{id}`
+pub async fn get(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<OpContext>,
+    Ids(id): Ids<String>,
+    RawQuery(raw): RawQuery,
+) -> ApiResult<Json<Value>> {
+    let pairs = input::query(raw.as_deref())?;
+    let mut row = find_sandbox(&app, &context, &id).await?;
+    match input::find(&pairs, "wait") {
+        None => {}
+        Some("ready") => {
+            app.sessions.settled(&id, wait_timeout(&pairs)?).await;
+            row = find_sandbox(&app, &context, &id).await?;
+        }
+        Some(_) => return Err(ApiError::field("wait", "must be `ready`")),
+    }
+    if input::flag(&pairs, "probe")? {
+        app.sessions.probe(&id).await;
+    }
+    let containers = container_objects(&app.sessions.view(&id));
+    Ok(Json(object(&app, &row, containers)))
+}
+
+fn wait_timeout(pairs: &[(String, String)]) -> ApiResult<Duration> {
+    match input::find(pairs, "timeout") {
+        None => Ok(Duration::from_secs(30)),
+        Some(text) => {
+            text.parse().ok().filter(|s| *s <= MAX_WAIT).map(Duration::from_secs).ok_or_else(|| {
+                ApiError::field("timeout", format!("must be a whole number from 0 to {MAX_WAIT}"))
+            })
+        }
+    }
+}
+
+/// `POST /v1/sandboxes/{id}/stop`
+pub async fn stop(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<OpContext>,
+    Ids(id): Ids<String>,
+) -> ApiResult<Json<Value>> {
+    let row = find_sandbox(&app, &context, &id).await?;
+    app.sessions.stop(&row).await?;
+    app.store.clear_failure(&context.tenant, &id).await?;
+    let row = find_sandbox(&app, &context, &id).await?;
+    Ok(Json(json!({ "status": "stopped", "sandbox": object(&app, &row, Value::Null) })))
+}
+
+/// `DELETE /v1/sandboxes/{id}`
+pub async fn delete(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<OpContext>,
+    Ids(id): Ids<String>,
+) -> ApiResult<StatusCode> {
+    sandbox::delete(&app, &context, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn object(app: &App, row: &SandboxRow, containers: Value) -> Value {
+    let idle = app.profiles.get(&row.tenant, &row.profile).and_then(|profile| {
+        let ms = i64::try_from(profile.idle_timeout.as_millis()).ok()?;
+        app.sessions.last_used(&row.id)?.checked_add(ms)
+    });
+    sandbox_object(row, idle, containers)
+}

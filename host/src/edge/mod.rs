@@ -1,0 +1,12 @@
+//! HTTP: one table of routes, handlers that read as recipes, wire types, and what every request passes.
+//!
+//! Nothing beneath this module knows status codes or headers.
+
+pub mod answer;
+pub mod body;
+pub mod handlers;
+pub mod input;
+pub mod middleware;
+pub mod router;
+pub mod server;
+pub mod wire;

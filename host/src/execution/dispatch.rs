@@ -1,0 +1,141 @@
+//! A call in its session: have one, then let the adapter plan and the performer act.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bay_plugin_host::{Call, CallContext, Fault, Outcome};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Recorded;
+use super::admit::{Admitted, Routed};
+use crate::app::App;
+use crate::auth::OpContext;
+use crate::error::{ApiError, ApiResult, Code, fault_code};
+use crate::runtime::{CallerRequest, Forwarded, RuntimePerformer};
+use crate::session::{Lease, SessionError};
+
+/// Longest message of a fault that a client sees.
+const MAX_MESSAGE: usize = 8 << 10;
+/// What an adapter has for its answer after its runtime ran out of time.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What a caller is told to wait when a start takes longer than its budget: about a kernel's start.
+const START_RETRY: Duration = Duration::from_secs(2);
+
+/// A ready session, within the caller's budget; the start goes on beyond it.
+pub async fn start(app: &App, admitted: &Admitted) -> ApiResult<Lease> {
+    let sandbox = &admitted.sandbox;
+    let expected = admitted.input["expect_session"].as_u64();
+    if let Some(expected) = expected {
+        // Checked before anything could start: a session that is gone must not be replaced by asking for it.
+        let current = app.sessions.view(&sandbox.id).live.map(|live| live.seq);
+        if current != Some(expected) {
+            return Err(state_lost(expected));
+        }
+    }
+    let lease =
+        app.sessions.ensure_running(sandbox, *app.config.sessions.start_wait).await.map_err(|e| match e {
+            SessionError::StillStarting => {
+                let ms = u64::try_from(START_RETRY.as_millis()).unwrap_or(u64::MAX);
+                ApiError::new(Code::SessionNotReady, "the sandbox is still starting; try again")
+                    .with(json!({ "sandbox_id": sandbox.id, "retry_after_ms": ms }))
+                    .after(START_RETRY)
+            }
+            SessionError::Failed(error) => error,
+            SessionError::Overloaded => {
+                ApiError::new(Code::Overloaded, "too many calls wait for this sandbox")
+                    .after(Duration::from_secs(1))
+            }
+        })?;
+    match expected {
+        Some(expected) if expected != lease.live.seq => Err(state_lost(expected)),
+        Some(_) | None => Ok(lease),
+    }
+}
+
+fn state_lost(expected: u64) -> ApiError {
+    ApiError::new(
+        Code::StateLost,
+        format!("session {expected} is gone, and what it held with it; nothing ran"),
+    )
+    .with(json!({ "expect_session": expected }))
+}
+
+/// Runs the adapter to its end; faults become errors of the contract.
+pub async fn adapt(
+    context: &OpContext,
+    routed: &Routed,
+    recorded: &Recorded,
+    lease: &Lease,
+    caller: CallerRequest,
+    forward: oneshot::Sender<Forwarded>,
+) -> ApiResult<Value> {
+    let admitted = &routed.admitted;
+    let Some(container) = lease.live.containers.iter().find(|c| c.name == routed.container) else {
+        return Err(ApiError::new(
+            Code::SessionNotReady,
+            "the session has no such container yet; stop and try again",
+        )
+        .with(json!({ "sandbox_id": admitted.sandbox.id, "retry_after_ms": 0 })));
+    };
+    let bound = routed.timeout.map_or(admitted.deadline(), |t| t.min(admitted.deadline()));
+    let deadline = Instant::now() + bound;
+    let execution_id = recorded.execution_id().map(str::to_owned);
+    let performer = RuntimePerformer::new(
+        Arc::clone(&container.client),
+        context.request_id.clone(),
+        execution_id.clone(),
+        deadline,
+        routed.retries,
+        caller,
+        forward,
+    );
+    let call = Call {
+        capability: admitted.capability.clone(),
+        operation: admitted.operation.clone(),
+        input: admitted.input.clone(),
+        context: CallContext {
+            request_id: context.request_id.clone(),
+            execution_id,
+            sandbox_id: admitted.sandbox.id.clone(),
+            session_seq: lease.live.seq,
+            deadline_ms: u32::try_from(bound.as_millis()).unwrap_or(u32::MAX),
+            facts: Vec::new(),
+        },
+    };
+    // The performer gives up first, so that the adapter can say in its own words that the runtime did not answer.
+    match admitted.adapter.plugin.run(call, &performer, deadline + LAST_WORDS).await {
+        Ok(Outcome::Reply(value)) => Ok(value),
+        Ok(Outcome::Fail(fault)) => Err(faulty(fault)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An adapter's fault, as the contract words it. What the runtime calls it goes into the details.
+fn faulty(fault: Fault) -> ApiError {
+    let mut message = fault.message;
+    message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+    let code = fault_code(fault.kind);
+    let mut details = if fault.details.is_object() { fault.details } else { json!({}) };
+    if let (Some(own), Some(details)) = (fault.code, details.as_object_mut())
+        && own != code.as_str()
+    {
+        details.insert("runtime_code".to_owned(), Value::String(own));
+    }
+    let mut error = ApiError::new(code, message).with(details);
+    if code == Code::Busy {
+        error = error.after(Duration::from_secs(1));
+    }
+    error
+}
+
+/// Past the bound before the runtime answered.
+pub fn overdue(bound: Duration) -> ApiError {
+    ApiError::new(Code::Timeout, format!("the runtime did not answer within {} s", bound.as_secs()))
+}
+
+/// The work ended without an answer: a bug, since every path sends one.
+pub fn abandoned() -> ApiError {
+    ApiError::internal("a call ended without an answer")
+}

@@ -1,0 +1,34 @@
+//! Bay: safe, persistent sandboxes for AI agents, extended by WebAssembly components.
+//!
+//! ```text
+//!  REST ──▶ edge ──▶ invoke ──▶ rules ──▶ router ──▶ session ──▶ adapter ──▶ runtime in a sandbox
+//!                     │         (wasm)     (wasm)       │          (wasm)        (Ship, native)
+//!                     └── record ◀── store              └── driver
+//! ```
+//!
+//! Modules in the order in which a request meets them.
+
+pub mod cli;
+pub mod config;
+pub mod telemetry;
+
+pub mod app;
+pub mod auth;
+pub mod catalog;
+pub mod driver;
+pub mod edge;
+pub mod execution;
+pub mod invoke;
+pub mod path;
+pub mod plugins;
+pub mod profile;
+pub mod rules;
+pub mod runtime;
+pub mod sandbox;
+pub mod session;
+pub mod store;
+
+pub mod error;
+pub mod id;
+pub mod instance;
+pub mod time;

@@ -1,0 +1,13 @@
+//! The client to runtimes: the handshake on every connection, pooled HTTP over [`Driver::dial`].
+//!
+//! One [`RuntimeClient`] per container and generation owns its own pool, so a connection can never be reused
+//! across sessions; it goes away with the session.
+//!
+//! [`Driver::dial`]: crate::driver::Driver::dial
+
+mod client;
+mod connect;
+mod performer;
+
+pub use client::{RuntimeClient, RuntimeError, RuntimeResponse};
+pub use performer::{CallerRequest, Forwarded, RuntimePerformer};

@@ -1,0 +1,226 @@
+//! Performs what an adapter planned: requests to the session's own runtime, and forwards whose bodies never
+//! enter the guest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bay_plugin_host::{ForwardEnd, Performer, PlannedRequest, PlannedResponse, Target};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::client::{RequestBody, RuntimeClient, RuntimeRequest, collect, empty, full};
+use crate::runtime::RuntimeError;
+
+/// Response heads are rebuilt from this list; anything else a runtime says stays inside.
+const RESPONSE_HEADERS: [HeaderName; 7] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::ACCEPT_RANGES,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    header::CONTENT_DISPOSITION,
+];
+
+/// Of a client's own headers, a forward passes on these.
+const REQUEST_HEADERS: [HeaderName; 5] =
+    [header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH, header::CONTENT_TYPE, header::ACCEPT];
+
+/// Chunks under way between runtime and client: enough to keep both busy, small enough to push back.
+const CHUNKS: usize = 8;
+
+/// How long a client may take nothing of a forwarded body before it counts as gone.
+const STALL: Duration = Duration::from_secs(60);
+
+/// The part of the client's request that a forward streams.
+#[derive(Default)]
+pub struct CallerRequest {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, where it has one that was not read into the call's input.
+    pub body: Option<RequestBody>,
+}
+
+/// A forwarded answer on its way to the client.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// Status of the runtime.
+    pub status: StatusCode,
+    /// The allowed part of its head.
+    pub headers: HeaderMap,
+    /// Its body; `Err` ends the connection, so that a broken answer never looks whole.
+    pub body: mpsc::Receiver<Result<Bytes, std::io::Error>>,
+}
+
+/// Performs one operation's actions.
+pub struct RuntimePerformer {
+    client: Arc<RuntimeClient>,
+    request_id: String,
+    execution_id: Option<String>,
+    deadline: Instant,
+    retries: u32,
+    caller: Mutex<Option<(CallerRequest, oneshot::Sender<Forwarded>)>>,
+}
+
+impl RuntimePerformer {
+    /// For one operation on one container. `forward` receives the answer of a forward, should there be one.
+    pub fn new(
+        client: Arc<RuntimeClient>,
+        request_id: String,
+        execution_id: Option<String>,
+        deadline: Instant,
+        retries: u32,
+        caller: CallerRequest,
+        forward: oneshot::Sender<Forwarded>,
+    ) -> Self {
+        Self {
+            client,
+            request_id,
+            execution_id,
+            deadline,
+            retries,
+            caller: Mutex::new(Some((caller, forward))),
+        }
+    }
+
+    fn build(&self, plan: PlannedRequest, body: Option<RequestBody>) -> Result<RuntimeRequest, String> {
+        match plan.target {
+            Target::Runtime => {}
+            Target::Granted(name) => return Err(format!("no grant named {name}")),
+        }
+        let method = Method::from_bytes(plan.method.as_bytes()).map_err(|_| "bad method".to_owned())?;
+        let mut headers = Vec::with_capacity(plan.headers.len() + 2);
+        for (name, value) in plan.headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "bad header name".to_owned())?;
+            let value = HeaderValue::from_str(&value).map_err(|_| "bad header value".to_owned())?;
+            headers.push((name, value));
+        }
+        let own = [("x-request-id", Some(&self.request_id)), ("x-execution-id", self.execution_id.as_ref())];
+        for (name, value) in own {
+            if let Some(value) = value.and_then(|v| HeaderValue::from_str(v).ok()) {
+                headers.push((HeaderName::from_static(name), value));
+            }
+        }
+        let body = body.or_else(|| plan.body.map(full)).unwrap_or_else(empty);
+        Ok(RuntimeRequest { method, path: plan.path, query: plan.query, headers, body })
+    }
+
+    /// The earlier of the plan's own bound and the operation's deadline.
+    fn bound(&self, timeout_ms: Option<u32>) -> Instant {
+        let own = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms.into()));
+        own.map_or(self.deadline, |own| own.min(self.deadline))
+    }
+}
+
+#[async_trait]
+impl Performer for RuntimePerformer {
+    async fn request(&self, plan: PlannedRequest) -> Result<PlannedResponse, String> {
+        let bound = self.bound(plan.timeout_ms);
+        let answered = async {
+            let mut attempts = 0;
+            let response = loop {
+                let request = self.build(plan.clone(), None).map_err(RuntimeError::Http)?;
+                match self.client.send(request).await {
+                    // Only what never reached the runtime is tried again: nothing can have run.
+                    Err(RuntimeError::Unreached(_)) if attempts < self.retries => attempts += 1,
+                    other => break other?,
+                }
+            };
+            collect(response).await
+        };
+        let answer = tokio::time::timeout_at(bound, answered)
+            .await
+            .map_err(|_| "timeout".to_owned())?
+            .map_err(|e: RuntimeError| e.to_string())?;
+        let headers = answer
+            .headers
+            .iter()
+            .filter(|(name, _)| RESPONSE_HEADERS.contains(name))
+            .filter_map(|(n, v)| Some((n.as_str().to_owned(), v.to_str().ok()?.to_owned())))
+            .collect();
+        Ok(PlannedResponse { status: answer.status.as_u16(), headers, body: answer.body.to_vec() })
+    }
+
+    async fn forward(&self, plan: PlannedRequest) -> Result<ForwardEnd, String> {
+        let Some((caller, to_client)) = self.caller.lock().await.take() else {
+            return Err("an operation forwards at most once".to_owned());
+        };
+        let bound = self.bound(plan.timeout_ms);
+        let mut request = self.build(plan, caller.body)?;
+        for name in REQUEST_HEADERS {
+            if let Some(value) = caller.headers.get(&name) {
+                request.headers.push((name, value.clone()));
+            }
+        }
+        let response = tokio::time::timeout_at(bound, self.client.send(request))
+            .await
+            .map_err(|_| "timeout".to_owned())?
+            .map_err(|e| e.to_string())?;
+        let (head, body) = response.into_parts();
+        let status = head.status.as_u16();
+        if !head.status.is_success() && head.status != StatusCode::NOT_MODIFIED {
+            // An error of the runtime is an answer for the adapter to translate, not bytes for the client.
+            return self.refused(http::Response::from_parts(head, body)).await;
+        }
+        let (chunks, receiver) = mpsc::channel(CHUNKS);
+        let mut headers = HeaderMap::new();
+        for name in RESPONSE_HEADERS {
+            if let Some(value) = head.headers.get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if to_client.send(Forwarded { status: head.status, headers, body: receiver }).is_err() {
+            return Ok(ForwardEnd { status, bytes: 0, end: "client_gone".to_owned(), refusal: None });
+        }
+        let (bytes, end) = pump(body, &chunks).await;
+        Ok(ForwardEnd { status, bytes, end: end.to_owned(), refusal: None })
+    }
+}
+
+impl RuntimePerformer {
+    async fn refused(&self, response: http::Response<hyper::body::Incoming>) -> Result<ForwardEnd, String> {
+        let answer = tokio::time::timeout_at(self.deadline, collect(response))
+            .await
+            .map_err(|_| "timeout".to_owned())?
+            .map_err(|e| e.to_string())?;
+        Ok(ForwardEnd {
+            status: answer.status.as_u16(),
+            bytes: 0,
+            end: "refused".to_owned(),
+            refusal: Some(answer.body.to_vec()),
+        })
+    }
+}
+
+/// Streams a body; the client's pace is the runtime's. Returns bytes passed on and how it ended.
+async fn pump<B>(mut body: B, chunks: &mpsc::Sender<Result<Bytes, std::io::Error>>) -> (u64, &'static str)
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let mut bytes = 0u64;
+    loop {
+        let frame = match tokio::time::timeout(STALL, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(None) => return (bytes, "complete"),
+            Ok(Some(Err(_))) | Err(_) => {
+                let broke = std::io::Error::other("the runtime went away mid-answer");
+                // The client learns by the broken connection; when it is gone too, nobody is left to tell.
+                let _gone = chunks.send_timeout(Err(broke), STALL).await;
+                return (bytes, "runtime_gone");
+            }
+        };
+        let Some(data) = Frame::into_data(frame).ok() else { continue };
+        let len = data.len() as u64;
+        if chunks.send_timeout(Ok(data), STALL).await.is_err() {
+            return (bytes, "client_gone");
+        }
+        bytes += len;
+    }
+}

@@ -1,0 +1,131 @@
+//! What every session needs: driver, store, profiles, the instance's secret; and the effects on them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bay_ship_api::handshake::Credentials;
+use futures::future::{BoxFuture, select_all};
+
+use super::live::{Live, LiveContainer};
+use crate::driver::{ContainerRef, ContainerStatus, Driver};
+use crate::error::{ApiError, ApiResult};
+use crate::profile::ProfileSet;
+use crate::store::{Conflict, Failure, SandboxRow, SessionKey, Store, StoreError, Transition};
+use crate::time::now_ms;
+
+/// Shared by all session tasks.
+pub struct SessionEnv {
+    /// Runs the containers.
+    pub driver: Arc<dyn Driver>,
+    /// Remembers them.
+    pub store: Store,
+    /// Says what they are.
+    pub profiles: Arc<ProfileSet>,
+    /// From which handshake tokens derive.
+    pub secret: Vec<u8>,
+    /// Names this Bay on labels.
+    pub instance_id: String,
+    /// Longest start.
+    pub start_timeout: Duration,
+    /// How long user code may take to end by itself.
+    pub stop_grace: Duration,
+    /// How often a ready session is asked whether it is well.
+    pub probe_interval: Duration,
+}
+
+impl SessionEnv {
+    pub(super) fn credentials(&self, key: &SessionKey) -> Credentials {
+        Credentials::derive(&self.secret, &key.id, key.generation)
+    }
+
+    /// Until the session ends by idleness or by the sandbox's expiry; zero when it is due.
+    pub(super) fn time_left(&self, sandbox: &SandboxRow, last_used: i64) -> Duration {
+        let idle = self.profiles.get(&sandbox.tenant, &sandbox.profile).map_or(i64::MAX, |profile| {
+            let ms = i64::try_from(profile.idle_timeout.as_millis()).unwrap_or(i64::MAX);
+            last_used.saturating_add(ms)
+        });
+        let due = sandbox.expires_at.map_or(idle, |at| at.min(idle));
+        Duration::from_millis(u64::try_from(due.saturating_sub(now_ms())).unwrap_or(0))
+            // A sleep has an end even when nothing does, so that a changed profile is seen.
+            .min(Duration::from_secs(60))
+    }
+
+    /// Resolves when any container of the session has ended, with the reason.
+    pub(super) async fn first_death(&self, live: &Live) -> String {
+        let mut waits: Vec<BoxFuture<'_, String>> = Vec::with_capacity(live.containers.len());
+        for container in &live.containers {
+            waits.push(Box::pin(self.death(container)));
+        }
+        select_all(waits).await.0
+    }
+
+    async fn death(&self, container: &LiveContainer) -> String {
+        match self.driver.wait(&container.reference).await {
+            Ok(ContainerStatus::Exited { reason }) => format!("{}: {reason}", container.name),
+            Ok(ContainerStatus::Missing | ContainerStatus::Running) => format!("{}: gone", container.name),
+            Err(error) => format!("{}: {error}", container.name),
+        }
+    }
+
+    /// Whether every container answers `/health`.
+    pub(super) async fn healthy(&self, live: &Live, patience: Duration) -> bool {
+        let mut probes: Vec<BoxFuture<'_, bool>> = Vec::with_capacity(live.containers.len());
+        for container in &live.containers {
+            let health = container.client.health(patience);
+            probes.push(Box::pin(async { health.await.is_ok_and(|h| h.status == "healthy") }));
+        }
+        futures::future::join_all(probes).await.into_iter().all(|healthy| healthy)
+    }
+
+    /// Stops and removes the containers, then says so in the store.
+    pub(super) async fn stop(&self, sandbox: &SandboxRow, live: &Live) -> ApiResult<()> {
+        self.transition(sandbox, &live.key, Transition::Stopping { reason: "stopped".to_owned() }).await?;
+        self.remove(&live.references()).await?;
+        self.transition(sandbox, &live.key, Transition::Ended).await
+    }
+
+    /// The containers of a lost session are removed; what cannot be is left to the next start-up.
+    pub(super) async fn record_lost(&self, sandbox: &SandboxRow, live: &Live, error: &ApiError) {
+        let recorded = async {
+            self.transition(sandbox, &live.key, Transition::Lost(failure(error))).await?;
+            self.remove(&live.references()).await?;
+            self.store.session_cleaned(&sandbox.tenant, &live.key, now_ms()).await.map_err(ApiError::from)
+        };
+        if let Err(error) = recorded.await {
+            tracing::error!(sandbox = %sandbox.id, error = %error.message, "could not clear a lost session away");
+        }
+    }
+
+    /// Stops and removes containers; all are tried, the first error is told.
+    pub(super) async fn remove(&self, containers: &[ContainerRef]) -> ApiResult<()> {
+        let mut result = Ok(());
+        for container in containers {
+            let removed = async {
+                self.driver.stop(container, self.stop_grace).await?;
+                self.driver.destroy(container).await
+            };
+            if let Err(error) = removed.await {
+                result = result.and(Err(error.into()));
+            }
+        }
+        result
+    }
+
+    /// Moves a session on. One that has moved on already (a deletion marks it `stopping`) is no error.
+    pub(super) async fn transition(
+        &self,
+        sandbox: &SandboxRow,
+        key: &SessionKey,
+        step: Transition,
+    ) -> ApiResult<()> {
+        match self.store.transition_session(&sandbox.tenant, key, step, now_ms()).await {
+            Ok(_) | Err(StoreError::Conflict(Conflict::Stale)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// An error as the store remembers it.
+pub(super) fn failure(error: &ApiError) -> Failure {
+    Failure { code: error.code.as_str().to_owned(), message: error.message.clone(), since: now_ms() }
+}

@@ -1,0 +1,218 @@
+//! Finds the task of a session, or makes it. Everyone else speaks to sessions through here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::env::SessionEnv;
+use super::live::{Activity, Lease, Live, View};
+use super::state::Phase;
+use super::task::{self, Command};
+use crate::error::{ApiError, Code};
+use crate::store::{SandboxRow, SessionRow, Transition};
+
+/// Commands that may wait for one session's task: starts are shared, so more than a few mean that it hangs.
+const COMMANDS: usize = 256;
+
+/// Why no session could be had.
+#[derive(Debug)]
+pub enum SessionError {
+    /// The start goes on; ask again.
+    StillStarting,
+    /// The start failed, or the session was stopped meanwhile.
+    Failed(ApiError),
+    /// Too many commands wait for this session.
+    Overloaded,
+}
+
+/// How callers reach one task.
+struct Handle {
+    commands: mpsc::Sender<Command>,
+    view: watch::Receiver<View>,
+    activity: Arc<Activity>,
+}
+
+/// Every session that has a task.
+pub struct Sessions {
+    env: Arc<SessionEnv>,
+    tasks: Mutex<HashMap<String, Handle>>,
+}
+
+impl Sessions {
+    /// None yet.
+    pub fn new(env: Arc<SessionEnv>) -> Arc<Self> {
+        Arc::new(Self { env, tasks: Mutex::new(HashMap::new()) })
+    }
+
+    /// What sessions work with.
+    pub fn env(&self) -> &SessionEnv {
+        &self.env
+    }
+
+    /// What its task last published; idle where there is none.
+    pub fn view(&self, sandbox_id: &str) -> View {
+        self.tasks().get(sandbox_id).map_or_else(View::idle, |h| h.view.borrow().clone())
+    }
+
+    /// When its session was last used, if it has one.
+    pub fn last_used(&self, sandbox_id: &str) -> Option<i64> {
+        self.tasks().get(sandbox_id).map(|h| h.activity.last_used())
+    }
+
+    /// Pushes the idle deadline of a running session.
+    pub fn touch(&self, sandbox_id: &str) {
+        if let Some(handle) = self.tasks().get(sandbox_id) {
+            handle.activity.touch();
+        }
+    }
+
+    /// A ready session: any number of callers, one start. Each waits its own `budget`; the start goes on.
+    pub async fn ensure_running(
+        self: &Arc<Self>,
+        sandbox: &SandboxRow,
+        budget: Duration,
+    ) -> Result<Lease, SessionError> {
+        if let Some(lease) = self.ready(&sandbox.id) {
+            return Ok(lease);
+        }
+        let (reply, answer) = oneshot::channel();
+        let activity = self.start(sandbox, Some(reply))?;
+        match tokio::time::timeout(budget, answer).await {
+            Err(_) => Err(SessionError::StillStarting),
+            Ok(Err(_)) => Err(SessionError::Failed(task::stopped_meanwhile())),
+            Ok(Ok(Err(error))) => Err(SessionError::Failed(error)),
+            Ok(Ok(Ok(live))) => Ok(Lease::new(live, activity)),
+        }
+    }
+
+    /// Makes sure that a start is under way, and waits for nothing.
+    pub fn start_in_background(self: &Arc<Self>, sandbox: &SandboxRow) {
+        if self.ready(&sandbox.id).is_none() {
+            // Over the bound only while many starts of this sandbox wait already.
+            let _under_way = self.start(sandbox, None);
+        }
+    }
+
+    fn ready(&self, sandbox_id: &str) -> Option<Lease> {
+        let tasks = self.tasks();
+        let handle = tasks.get(sandbox_id)?;
+        let view = handle.view.borrow();
+        let live = view.live.as_ref().filter(|_| view.phase == Phase::Ready)?;
+        Some(Lease::new(Arc::clone(live), Arc::clone(&handle.activity)))
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        sandbox: &SandboxRow,
+        reply: Option<oneshot::Sender<Result<Arc<Live>, ApiError>>>,
+    ) -> Result<Arc<Activity>, SessionError> {
+        let mut tasks = self.tasks();
+        let handle = self.handle(&mut tasks, sandbox, View::idle());
+        handle.commands.try_send(Command::Start(reply)).map_err(|_| SessionError::Overloaded)?;
+        Ok(Arc::clone(&handle.activity))
+    }
+
+    /// Ends the session and waits until its containers are gone. Idempotent.
+    pub async fn stop(self: &Arc<Self>, sandbox: &SandboxRow) -> Result<(), ApiError> {
+        let done = {
+            let tasks = self.tasks();
+            let Some(handle) = tasks.get(&sandbox.id) else { return Ok(()) };
+            let (reply, done) = oneshot::channel();
+            handle.commands.try_send(Command::Stop(reply)).map_err(|_| {
+                ApiError::new(Code::Overloaded, "too many calls wait for this sandbox")
+                    .after(Duration::from_secs(1))
+            })?;
+            done
+        };
+        match tokio::time::timeout(task::STOP_TIMEOUT, done).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Ok(()),
+            Err(_) => Err(ApiError::new(Code::Unavailable, "the sandbox did not stop in time; try again")
+                .with(serde_json::json!({ "part": "driver" }))),
+        }
+    }
+
+    /// Waits until the session is neither starting nor stopping, at most `patience`.
+    pub async fn settled(&self, sandbox_id: &str, patience: Duration) {
+        let view = self.tasks().get(sandbox_id).map(|h| h.view.clone());
+        if let Some(mut view) = view {
+            let settled = view.wait_for(|v| !matches!(v.phase, Phase::Starting | Phase::Stopping));
+            // Late or over: the caller looks again either way.
+            let _late = tokio::time::timeout(patience, settled).await;
+        }
+    }
+
+    /// Has a running session's runtimes asked for their health now; the view shows what they said.
+    pub async fn probe(&self, sandbox_id: &str) {
+        let (reply, done) = oneshot::channel();
+        let asked = self
+            .tasks()
+            .get(sandbox_id)
+            .is_some_and(|handle| handle.commands.try_send(Command::Probe(reply)).is_ok());
+        if asked {
+            // No answer in time shows as the last probe's time: it is never an error.
+            let _late = tokio::time::timeout(task::PROBE_TIMEOUT, done).await;
+        }
+    }
+
+    /// Ends the session of a deleted sandbox, whether it has a task or only a row.
+    pub async fn remove(
+        self: &Arc<Self>,
+        sandbox: &SandboxRow,
+        session: Option<&SessionRow>,
+    ) -> Result<(), ApiError> {
+        self.stop(sandbox).await?;
+        let Some(session) = session else { return Ok(()) };
+        let current = self.env.store.get_session(&sandbox.tenant, &session.id).await?;
+        if current.state.is_live() {
+            self.env.remove(&super::start::references(&current)).await?;
+            self.env.transition(sandbox, &current.key(), Transition::Ended).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes over a session that an earlier Bay started.
+    pub(super) fn adopt(self: &Arc<Self>, sandbox: &SandboxRow, live: Live) {
+        let view = View { phase: Phase::Ready, live: Some(Arc::new(live)), failure: None, checked: None };
+        self.handle(&mut self.tasks(), sandbox, view);
+    }
+
+    /// The task's last act: gone from the map, unless somebody asked for something meanwhile.
+    pub(super) fn retire(&self, sandbox_id: &str, commands: &mpsc::Receiver<Command>) -> bool {
+        let mut tasks = self.tasks();
+        if !commands.is_empty() {
+            return false;
+        }
+        tasks.remove(sandbox_id);
+        true
+    }
+
+    fn handle<'m>(
+        self: &Arc<Self>,
+        tasks: &'m mut MutexGuard<'_, HashMap<String, Handle>>,
+        sandbox: &SandboxRow,
+        initial: View,
+    ) -> &'m mut Handle {
+        tasks.entry(sandbox.id.clone()).or_insert_with(|| {
+            let (commands, receiver) = mpsc::channel(COMMANDS);
+            let (publish, view) = watch::channel(initial);
+            let activity = Arc::new(Activity::new());
+            let task = task::Task::new(
+                Arc::clone(&self.env),
+                Arc::clone(self),
+                sandbox.clone(),
+                receiver,
+                publish,
+                Arc::clone(&activity),
+            );
+            tokio::spawn(task.run());
+            Handle { commands, view, activity }
+        })
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, HashMap<String, Handle>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

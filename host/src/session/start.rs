@@ -1,0 +1,283 @@
+//! The one way from an intent in the store to a ready session, and back when it does not work.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bay_ship_api::http::Meta;
+use bay_ship_api::init::{InitConfig, Limits, NetworkSetup};
+use tokio_util::sync::CancellationToken;
+
+use super::env::{SessionEnv, failure};
+use super::live::{Live, LiveContainer};
+use super::task::stopped_meanwhile;
+use crate::driver::{ContainerRef, ContainerSpec, ContainerStatus, DriverError};
+use crate::error::{ApiError, ApiResult, Code};
+use crate::profile::{Container, Profile};
+use crate::runtime::RuntimeClient;
+use crate::store::{ContainerRow, NewContainer, SandboxRow, SessionRow, Transition};
+use crate::time::now_ms;
+
+/// How long a runtime that has proven itself may take to say what it is.
+const META_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much of a dead container's log goes into Bay's.
+const LOG_TAIL: usize = 2048;
+/// The version of the runtime's API that Bay speaks.
+const RUNTIME_API: &str = "v1";
+/// Open files of one process of user code.
+const NOFILE: u64 = 65_536;
+
+/// Starts a session: intent, volume, containers, proof. What fails is undone before this returns.
+pub(super) async fn start(
+    env: &SessionEnv,
+    sandbox: &SandboxRow,
+    cancel: &CancellationToken,
+) -> ApiResult<Live> {
+    let planned = async {
+        let profile = env.profiles.get(&sandbox.tenant, &sandbox.profile).ok_or_else(|| {
+            ApiError::new(Code::Unavailable, format!("profile {} is no longer there", sandbox.profile))
+                .with(serde_json::json!({ "part": "profile" }))
+        })?;
+        check_network(env, &profile)?;
+        let volume = volume(env, sandbox).await?;
+        let planned = profile.containers.iter().map(intent).collect();
+        let session = env.store.begin_session(&sandbox.tenant, &sandbox.id, planned, now_ms()).await?;
+        Ok::<_, ApiError>((profile, volume, session))
+    };
+    let (profile, volume, session) = match planned.await {
+        Ok(planned) => planned,
+        Err(error) => {
+            // Nothing was begun, but the client who looks later should see why.
+            if let Err(unsaid) = env.store.set_failure(&sandbox.tenant, &sandbox.id, failure(&error)).await {
+                tracing::debug!(%unsaid, "a failed start could not be recorded");
+            }
+            return Err(error);
+        }
+    };
+    match bring_up(env, sandbox, &profile, &volume, &session, cancel).await {
+        Ok(live) => Ok(live),
+        Err(error) => {
+            undo(env, sandbox, &session, &error, cancel.is_cancelled()).await;
+            Err(error)
+        }
+    }
+}
+
+/// A policy that this host cannot give is known before anything is made.
+fn check_network(env: &SessionEnv, profile: &Profile) -> ApiResult<()> {
+    let given = &env.driver.features().networks;
+    match profile.containers.iter().find(|c| !given.contains(&c.network)) {
+        None => Ok(()),
+        Some(c) => Err(ApiError::from(DriverError::Network {
+            policy: c.network,
+            reason: format!("the {} driver offers {given:?} on this host; see /ready", env.driver.name()),
+        })),
+    }
+}
+
+async fn volume(env: &SessionEnv, sandbox: &SandboxRow) -> ApiResult<String> {
+    let locker = env.store.get_locker(&sandbox.tenant, &sandbox.locker_id).await?;
+    let volume = env.driver.volume_create(&locker.id).await?;
+    env.store.set_locker_volume(&sandbox.tenant, &locker.id, &volume, now_ms()).await?;
+    Ok(volume)
+}
+
+fn intent(c: &Container) -> NewContainer {
+    NewContainer {
+        role: c.name.clone(),
+        adapter: c.adapter.clone(),
+        port: c.port,
+        capabilities: c.capabilities.clone(),
+        primary_for: c.primary_for.clone(),
+    }
+}
+
+async fn bring_up(
+    env: &SessionEnv,
+    sandbox: &SandboxRow,
+    profile: &Profile,
+    volume: &str,
+    session: &SessionRow,
+    cancel: &CancellationToken,
+) -> ApiResult<Live> {
+    let mut rows = session.containers.clone();
+    let mut containers = Vec::with_capacity(rows.len());
+    for (index, wanted) in profile.containers.iter().enumerate() {
+        if cancel.is_cancelled() {
+            return Err(stopped_meanwhile());
+        }
+        let Some(row) = rows.get(index) else { break };
+        let spec = spec(env, sandbox, session, wanted, row, volume);
+        let init = init(env, sandbox, session, profile, wanted);
+        let created = env.driver.create(&spec).await?;
+        remember(env, sandbox, session, &mut rows, index, &created).await?;
+        let started = env.driver.start(&created, &spec, &init).await?;
+        remember(env, sandbox, session, &mut rows, index, &started).await?;
+        let credentials = env.credentials(&session.key());
+        let client = RuntimeClient::new(Arc::clone(&env.driver), started.clone(), wanted.port, credentials);
+        containers.push((wanted, started, client));
+    }
+    let mut live = Vec::with_capacity(containers.len());
+    for (wanted, reference, client) in containers {
+        let meta = tokio::select! {
+            meta = prove(env, &reference, &client) => meta?,
+            () = cancel.cancelled() => return Err(stopped_meanwhile()),
+        };
+        live.push(LiveContainer {
+            name: wanted.name.clone(),
+            adapter: wanted.adapter.clone(),
+            capabilities: wanted.capabilities.clone(),
+            primary_for: wanted.primary_for.clone(),
+            reference,
+            client: Arc::new(client),
+            meta,
+        });
+    }
+    // Strict: a session that was marked `stopping` meanwhile must not be called ready.
+    env.store.transition_session(&sandbox.tenant, &session.key(), Transition::Ready, now_ms()).await?;
+    Ok(Live { key: session.key(), seq: session.seq, containers: live })
+}
+
+/// Waits for the runtime to prove itself and to say what it is, unless it dies first.
+pub(super) async fn prove(
+    env: &SessionEnv,
+    reference: &ContainerRef,
+    client: &RuntimeClient,
+) -> ApiResult<Meta> {
+    let proven = async {
+        client.wait_ready(env.start_timeout).await?;
+        client.meta(META_TIMEOUT).await
+    };
+    let failed = |why: String| {
+        tracing::warn!(container = %reference.name, why, "runtime did not come up");
+        ApiError::new(Code::RuntimeError, "the sandbox's runtime did not start; see Bay's log")
+    };
+    let meta = tokio::select! {
+        meta = proven => meta.map_err(|e| failed(e.to_string()))?,
+        ended = env.driver.wait(reference) => {
+            let reason = match ended {
+                Ok(ContainerStatus::Exited { reason }) => reason,
+                Ok(ContainerStatus::Missing | ContainerStatus::Running) => "gone".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let log = env.driver.logs(reference, LOG_TAIL).await.unwrap_or_default();
+            return Err(failed(format!("{reason}; it said: {}", String::from_utf8_lossy(&log))));
+        }
+    };
+    if meta.runtime.api_version != RUNTIME_API {
+        return Err(failed(format!("it speaks API {:?}", meta.runtime.api_version)));
+    }
+    Ok(meta)
+}
+
+/// Saves where a container is, so that a Bay that comes after this one finds it.
+async fn remember(
+    env: &SessionEnv,
+    sandbox: &SandboxRow,
+    session: &SessionRow,
+    rows: &mut [ContainerRow],
+    index: usize,
+    reference: &ContainerRef,
+) -> ApiResult<()> {
+    if let Some(row) = rows.get_mut(index) {
+        row.container_ref = Some(reference.backend.clone());
+    }
+    Ok(env.store.set_session_containers(&sandbox.tenant, &session.key(), rows.to_vec()).await?)
+}
+
+/// Removes what a failed or cancelled start made, and says how it ended.
+async fn undo(
+    env: &SessionEnv,
+    sandbox: &SandboxRow,
+    session: &SessionRow,
+    error: &ApiError,
+    cancelled: bool,
+) {
+    let key = session.key();
+    let undone = async {
+        let step = if cancelled {
+            Transition::Stopping { reason: "stopped while starting".to_owned() }
+        } else {
+            Transition::Failed(failure(error))
+        };
+        env.transition(sandbox, &key, step).await?;
+        let current = env.store.get_session(&sandbox.tenant, &session.id).await?;
+        env.remove(&references(&current)).await?;
+        if current.state.is_live() {
+            env.transition(sandbox, &key, Transition::Ended).await
+        } else {
+            Ok(env.store.session_cleaned(&sandbox.tenant, &key, now_ms()).await?)
+        }
+    };
+    if let Err(error) = undone.await {
+        // The row still says what is left; the next start-up finishes it.
+        tracing::error!(sandbox = %sandbox.id, error = %error.message, "could not undo a start");
+    }
+}
+
+/// How the driver finds a session's containers, created or not.
+pub(super) fn references(session: &SessionRow) -> Vec<ContainerRef> {
+    let reference = |row: &ContainerRow| ContainerRef {
+        name: row.name.clone(),
+        backend: row.container_ref.clone().unwrap_or_default(),
+    };
+    session.containers.iter().map(reference).collect()
+}
+
+fn spec(
+    env: &SessionEnv,
+    sandbox: &SandboxRow,
+    session: &SessionRow,
+    wanted: &Container,
+    row: &ContainerRow,
+    volume: &str,
+) -> ContainerSpec {
+    let labels = [
+        ("bay.instance", env.instance_id.clone()),
+        ("bay.sandbox", sandbox.id.clone()),
+        ("bay.session", session.id.clone()),
+        ("bay.generation", session.generation.to_string()),
+    ];
+    ContainerSpec {
+        name: row.name.clone(),
+        role: wanted.name.clone(),
+        image: wanted.image.clone(),
+        cpus: wanted.resources.cpus,
+        memory: wanted.resources.memory.bytes(),
+        pids: wanted.resources.pids,
+        network: wanted.network,
+        volume: volume.to_owned(),
+        labels: labels.map(|(k, v)| (k.to_owned(), v)).into(),
+        rootfs: wanted.local.rootfs.clone(),
+        python: wanted.local.python.clone(),
+    }
+}
+
+/// The start-up message. The driver fills in what only it knows: interpreter, network, who enforces limits.
+fn init(
+    env: &SessionEnv,
+    sandbox: &SandboxRow,
+    session: &SessionRow,
+    profile: &Profile,
+    wanted: &Container,
+) -> InitConfig {
+    let mut user_env: BTreeMap<String, String> = profile.env.clone();
+    user_env.extend(wanted.env.clone());
+    user_env.extend(sandbox.env.0.clone());
+    InitConfig {
+        session: session.id.clone(),
+        generation: session.generation,
+        token: hex::encode(env.credentials(&session.key()).token()),
+        isolation: env.driver.features().isolation,
+        env: user_env,
+        python: None,
+        capabilities: wanted.capabilities.clone(),
+        network: NetworkSetup::None,
+        limits: Limits {
+            pids: wanted.resources.pids,
+            memory: wanted.resources.memory.bytes(),
+            nofile: NOFILE,
+            enforce: false,
+        },
+    }
+}
