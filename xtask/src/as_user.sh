@@ -1,6 +1,6 @@
 # Runs a command as a normal user who may see this build, and nothing else of whoever runs the tests.
 # Runs as root, first in a mount and PID namespace of its own: everything mounted or started here ends with it.
-# Arguments: the user, then directories to show (the workspace, the target directory), `--`, the command.
+# Arguments: the user, then directories to show (the workspace, the target directory, the Python), `--`, the command.
 set -euo pipefail
 user=$1
 shift

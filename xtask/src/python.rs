@@ -7,15 +7,16 @@ use anyhow::ensure;
 use crate::privilege::is_root;
 use crate::{run, workspace};
 
-/// Where root keeps it: sandboxes have other uids and must be able to walk there, which they cannot to `/root`.
+/// Where root keeps it: apart from the target directory, so that it can be shown to the test user by itself.
 const OF_ROOT: &str = "/var/cache/bay-test";
 
-/// Makes it where it is missing, with Bay's own code for that. Every user may read it.
+/// Makes it where it is missing, with Bay's own code for that.
 pub(crate) fn for_tests(bay: &Path) -> anyhow::Result<PathBuf> {
     let data_dir =
         if is_root() { OF_ROOT.into() } else { workspace::target_dir()?.join("xtask").join("data") };
-    run::checked(run::command(bay).args(["python", "install", "--data-dir"]).arg(&data_dir))?;
-    let environment = data_dir.join("python");
-    ensure!(environment.join("bin/python3").exists(), "no Python in {}", environment.display());
+    println!("making sure of a Python with ipykernel in {}", data_dir.display());
+    let said = run::output(run::command(bay).args(["python", "install", "--data-dir"]).arg(&data_dir))?;
+    let environment = PathBuf::from(said.lines().last().unwrap_or_default());
+    ensure!(environment.join("bin/python3").exists(), "`bay python install` made no Python: {said}");
     Ok(environment)
 }

@@ -107,7 +107,7 @@ impl Built {
         }
         make_test_user()?;
         let mut command = contained(Root::Already, AS_USER)?;
-        command.arg(TEST_USER).arg(workspace::root()).arg(&self.target).arg("--");
+        command.arg(TEST_USER).arg(workspace::root()).args([&self.target, &self.python]).arg("--");
         self.finish(command, filter, &[])
     }
 
