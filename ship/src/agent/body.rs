@@ -1,0 +1,115 @@
+//! Answer bodies: a JSON text, or a file that is read while it is sent.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use crate::agent::error::Failure;
+use crate::files::Opened;
+use crate::files::pool::Pool;
+
+/// Read and sent at once.
+const CHUNK: usize = 128 << 10;
+
+type Reading = Pin<Box<dyn Future<Output = Result<Vec<u8>, Failure>> + Send>>;
+
+/// The body of an answer.
+pub(super) enum Body {
+    /// Whole in memory; taken when sent.
+    Whole(Option<Bytes>),
+    /// A range of a file.
+    File(FileRange),
+}
+
+/// Bytes of a file still to be sent.
+pub(super) struct FileRange {
+    file: Arc<Opened>,
+    pool: Pool,
+    offset: u64,
+    left: u64,
+    reading: Option<Reading>,
+}
+
+impl FileRange {
+    pub(super) fn new(file: Arc<Opened>, pool: Pool, offset: u64, length: u64) -> Self {
+        Self { file, pool, offset, left: length, reading: None }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let (file, pool, offset) = (Arc::clone(&self.file), self.pool.clone(), self.offset);
+        let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK);
+        let reading = self.reading.get_or_insert_with(|| {
+            // A thread is taken for one piece only: a slow reader holds none.
+            Box::pin(async move { pool.run(move || Ok(file.read_at(offset, count)?)).await })
+        });
+        let read = match reading.as_mut().poll(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(read) => read,
+        };
+        self.reading = None;
+        Poll::Ready(Some(match read {
+            // A file that became shorter: the promised length cannot be kept, so the connection must break.
+            Ok(bytes) if bytes.is_empty() => Err(Cut),
+            Ok(bytes) => {
+                self.offset += bytes.len() as u64;
+                self.left -= bytes.len() as u64;
+                Ok(Frame::data(bytes.into()))
+            }
+            Err(_) => Err(Cut),
+        }))
+    }
+}
+
+/// The body ended before its promised length.
+#[derive(Debug)]
+pub(super) struct Cut;
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the file could not be read to its end")
+    }
+}
+
+impl std::error::Error for Cut {}
+
+impl From<Infallible> for Cut {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::File(range) => range.poll(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::File(range) => range.left == 0,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::File(range) => SizeHint::with_exact(range.left),
+        }
+    }
+}

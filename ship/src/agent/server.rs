@@ -1,0 +1,95 @@
+//! Connections from Bay: accepted on the inherited socket, proved by the handshake, then HTTP/1.1.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener as StdListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bay_ship_api::handshake::{ACCEPTED, Credentials, HELLO_LEN, NONCE_LEN, PROOF_LEN, ShipSide};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use super::{Ship, routes};
+
+/// How long a new connection may take to prove itself.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Between a request's first byte and the end of its head.
+const HEAD: Duration = Duration::from_secs(10);
+/// Connections at once; more wait in the socket's own queue.
+const MAX_CONNECTIONS: usize = 128;
+/// Room for a request's head.
+const HEAD_BYTES: usize = 32 << 10;
+
+/// Serves until accepting fails for good.
+pub(super) async fn serve(listener: OwnedFd, ship: Arc<Ship>, credentials: Credentials) -> io::Result<()> {
+    let listener = StdListener::from(listener);
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    let credentials = Arc::new(credentials);
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let permit = Arc::clone(&room).acquire_owned().await.map_err(io::Error::other)?;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) if passes(&error) => {
+                sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let (ship, credentials) = (Arc::clone(&ship), Arc::clone(&credentials));
+        tokio::spawn(async move {
+            let _permit = permit;
+            connection(stream, ship, &credentials).await;
+        });
+    }
+}
+
+/// Whether accepting may work again in a moment.
+fn passes(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::ECONNABORTED | libc::EINTR)
+    )
+}
+
+async fn connection(mut stream: UnixStream, ship: Arc<Ship>, credentials: &Credentials) {
+    // Whoever does not prove itself is told nothing.
+    if !matches!(timeout(HANDSHAKE, handshake(&mut stream, credentials)).await, Ok(Ok(true))) {
+        return;
+    }
+    let service = service_fn(move |request| {
+        let ship = Arc::clone(&ship);
+        async move { Ok::<_, std::convert::Infallible>(routes::answer(&ship, request).await) }
+    });
+    // How a connection ends is its other side's business.
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES)
+        .keep_alive(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+async fn handshake(stream: &mut UnixStream, credentials: &Credentials) -> io::Result<bool> {
+    let mut hello = [0; HELLO_LEN];
+    stream.read_exact(&mut hello).await?;
+    let mut nonce = [0; NONCE_LEN];
+    getrandom::fill(&mut nonce).map_err(|_| io::Error::other("no random numbers"))?;
+    let Ok(side) = ShipSide::new(credentials, &hello, nonce) else { return Ok(false) };
+    stream.write_all(side.answer()).await?;
+    let mut proof = [0; PROOF_LEN];
+    stream.read_exact(&mut proof).await?;
+    if side.verify(&proof).is_err() {
+        return Ok(false);
+    }
+    stream.write_all(&[ACCEPTED]).await?;
+    Ok(true)
+}

@@ -1,0 +1,93 @@
+//! `filesystem`: files beneath `/workspace`, on a small fixed pool of threads.
+//!
+//! Every thread of the agent touches files as the user (its file-system identity), so the kernel's own checks
+//! hold; `resolve` keeps every path beneath the root whatever user code does to it meanwhile.
+
+mod delete;
+mod list;
+pub(crate) mod pool;
+mod read;
+mod resolve;
+mod write;
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+
+use bay_ship_api::WORKSPACE;
+use rustix::fs::{Mode, OFlags, Stat};
+use sha2::{Digest, Sha256};
+
+use crate::agent::error::{Code, Failure};
+use crate::python::hex;
+
+pub(crate) use read::Opened;
+pub(crate) use resolve::RelPath;
+
+/// The workspace. Its methods block: call them on the [`pool`].
+#[derive(Clone)]
+pub(crate) struct Files {
+    root: Arc<OwnedFd>,
+    /// Held from a check to the change it allows, so that of two calls with one `if_match` only one wins.
+    changes: Arc<Mutex<()>>,
+}
+
+impl Files {
+    /// Opens the workspace.
+    pub(crate) fn open() -> std::io::Result<Self> {
+        Self::open_at(WORKSPACE)
+    }
+
+    fn open_at(root: &str) -> std::io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(root, flags, Mode::empty())?;
+        Ok(Self { root: Arc::new(root), changes: Arc::default() })
+    }
+
+    /// Checks that a path names a directory, for a command to start in.
+    pub(crate) fn check_directory(&self, field: &str, path: &str) -> Result<(), Failure> {
+        let path = RelPath::parse(field, path)?;
+        let place = resolve::resolve(&self.root, &path, resolve::Parents::MustExist)?;
+        match place.stat()? {
+            Some(stat) if is_dir(&stat) => Ok(()),
+            Some(_) => Err(Failure::new(Code::NotADirectory, format!("{field} is not a directory"))),
+            None => Err(Failure::new(Code::FileNotFound, format!("{field} does not exist"))),
+        }
+    }
+}
+
+fn kind(stat: &Stat) -> rustix::fs::FileType {
+    rustix::fs::FileType::from_raw_mode(stat.st_mode)
+}
+
+fn is_dir(stat: &Stat) -> bool {
+    kind(stat) == rustix::fs::FileType::Directory
+}
+
+/// Changes when the file's content does: made of what the kernel renews on every write.
+fn etag(stat: &Stat) -> String {
+    let mut hash = Sha256::new();
+    for part in [
+        stat.st_ino as i128,
+        i128::from(stat.st_size),
+        i128::from(stat.st_mtime),
+        stat.st_mtime_nsec as i128,
+        i128::from(stat.st_ctime),
+        stat.st_ctime_nsec as i128,
+    ] {
+        hash.update(part.to_le_bytes());
+    }
+    hex(&hash.finalize()[..16])
+}
+
+/// What may not be opened for data: a FIFO would hang, a device could do anything.
+fn not_regular(stat: &Stat) -> Failure {
+    if is_dir(stat) {
+        Failure::new(Code::IsADirectory, "this is a directory")
+    } else {
+        Failure::field("path", "this is not a regular file (a FIFO, a socket or a device)")
+    }
+}
+
+#[cfg(test)]
+#[path = "files_tests.rs"]
+mod tests;

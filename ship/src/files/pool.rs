@@ -1,0 +1,70 @@
+//! A few threads for file operations, started once: when the container is at its process limit, files still work.
+
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::agent::error::{Code, Failure};
+
+const THREADS: usize = 3;
+/// Operations waiting for a thread; more are refused.
+const WAITING: usize = 64;
+const STACK: usize = 256 << 10;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Runs blocking work elsewhere. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    work: SyncSender<Work>,
+}
+
+impl Pool {
+    /// Starts the threads. They inherit the caller's identity.
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let (work, inbox) = sync_channel::<Work>(WAITING);
+        let inbox = Arc::new(Mutex::new(inbox));
+        for _ in 0..THREADS {
+            let inbox = Arc::clone(&inbox);
+            std::thread::Builder::new()
+                .name("ship-files".into())
+                .stack_size(STACK)
+                .spawn(move || work_off(&inbox))?;
+        }
+        Ok(Self { work })
+    }
+
+    /// Runs `operation` on one of the threads.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (answer, answered) = oneshot::channel();
+        let work: Work = Box::new(move || {
+            let _ = answer.send(operation());
+        });
+        match self.work.try_send(work) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                return Err(Failure::new(Code::Busy, "too many file operations are waiting"));
+            }
+            Err(TrySendError::Disconnected(_)) => return Err(lost()),
+        }
+        answered.await.unwrap_or_else(|_| Err(lost()))
+    }
+}
+
+fn lost() -> Failure {
+    Failure::new(Code::RuntimeError, "the file operation was lost")
+}
+
+fn work_off(inbox: &Mutex<Receiver<Work>>) {
+    loop {
+        let work = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match work {
+            Ok(work) => work(),
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Process 1 of a container: reads its configuration, sets the network rules, parts into agent and spawner, and
+//! gives up whatever privilege is left over. Single-threaded, no runtime, nothing parsed but Bay's own message.
+
+pub(crate) mod config;
+mod nest;
+mod netlink;
+mod network;
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bay_ship_api::init::{InitConfig, Isolation};
+use bay_ship_api::{LISTEN_FD, USER_ID};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{DumpableBehavior, Pid, WaitOptions, wait};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+pub(crate) use config::is_name;
+
+use crate::agent;
+use crate::log;
+use crate::spawner::child::{Mould, drop_capabilities};
+use crate::spawner::seccomp;
+use crate::spawner::server::{Over, Server, told_to_end};
+use crate::sys::{self, Forked};
+
+/// What Ship keeps while it runs: the kernel's sockets and its settings. Outside `/workspace`.
+pub(crate) const RUN_DIR: &str = "/run/ship";
+/// The part of it that belongs to the user.
+pub(crate) const RUN_USER_DIR: &str = "/run/ship/user";
+
+/// How long the start-up message may take.
+const CONFIG_WAIT: Duration = Duration::from_secs(15);
+
+/// A start that cannot go on, in words for whoever reads the log.
+pub(crate) type Stop = String;
+
+/// `ship init`.
+pub(crate) fn main() -> ExitCode {
+    let result = run();
+    match result {
+        Ok(why) => {
+            log(&format!("init: over: {why}"));
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            log(&format!("init: cannot start: {why}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<String, Stop> {
+    if rustix::process::getpid().as_raw_nonzero().get() != 1 {
+        return Err(
+            "`ship init` must be process 1 of its own PID namespace: Bay starts it, people do not".into()
+        );
+    }
+    sys::close_from(LISTEN_FD + 1);
+    let listener = listener()?;
+    let _ = rustix::thread::set_name(c"ship-init");
+    // Nobody inside reads this memory; it holds the token for a moment.
+    stop("dumpable", rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let signals = stop("signals", sys::watch_signals())?;
+    let config = config::read(CONFIG_WAIT)?;
+    check_identity(&config)?;
+    network::set_up(&config.network)?;
+    run_dir(config.isolation)?;
+    keep_capabilities(match config.isolation {
+        Isolation::TwoUid => CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::KILL,
+        Isolation::NestedPid => CapabilitySet::empty(),
+    })?;
+    stop("no-new-privileges", rustix::thread::set_no_new_privs(true))?;
+
+    let (ours, theirs) = stop(
+        "spawner socket",
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None),
+    )?;
+    let (isolation, limits) = (config.isolation, config.limits);
+    let agent = start_agent(config, listener, theirs, &ours, &signals)?;
+    let mould = Mould { isolation, limits, filter: seccomp::filter() };
+    match isolation {
+        Isolation::TwoUid => {
+            let mut server = Server::new(ours, signals, mould, vec![agent]);
+            stop("spawner", server.run()).map(|over| words(&over, agent))
+        }
+        Isolation::NestedPid => {
+            let nest = nest::start(ours, mould, &signals)?;
+            stop("watch", watch(&signals, [agent, nest])).map(|over| words(&over, agent))
+        }
+    }
+}
+
+fn words(over: &Over, agent: Pid) -> String {
+    match over {
+        Over::Lost(pid) if *pid == agent => "the agent ended".into(),
+        Over::Lost(_) => "the nest ended".into(),
+        Over::AgentGone => "the agent closed its socket".into(),
+        Over::Told => "told to end".into(),
+    }
+}
+
+/// Turns an error into a sentence that names the step.
+pub(crate) fn stop<T, E: std::fmt::Display>(step: &str, result: Result<T, E>) -> Result<T, Stop> {
+    result.map_err(|error| format!("{step}: {error}"))
+}
+
+fn listener() -> Result<OwnedFd, Stop> {
+    let missing = |error| format!("descriptor {LISTEN_FD} must be a listening unix socket: {error}");
+    let fd = sys::adopt(LISTEN_FD).map_err(missing)?;
+    let listens = rustix::net::sockopt::socket_acceptconn(&fd).map_err(|error| missing(error.into()))?;
+    if !listens {
+        return Err(missing(std::io::Error::other("it does not listen")));
+    }
+    stop("listener", rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC))?;
+    Ok(fd)
+}
+
+/// Refuses to start without the separation that was asked for.
+fn check_identity(config: &InitConfig) -> Result<(), Stop> {
+    let uid = rustix::process::geteuid().as_raw();
+    match config.isolation {
+        Isolation::TwoUid => {
+            let needed =
+                CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::KILL | CapabilitySet::CHOWN;
+            let has = stop("capabilities", rustix::thread::capabilities(None))?.effective;
+            if uid != 0 || !has.contains(needed) {
+                return Err(format!(
+                    "isolation two_uid needs user 0 with SETUID, SETGID, KILL and CHOWN inside the container; \
+                     this is user {uid} with capabilities {:#x}",
+                    has.bits()
+                ));
+            }
+        }
+        Isolation::NestedPid if uid != USER_ID => {
+            return Err(format!("isolation nested_pid expects to run as user {USER_ID}, and this is {uid}"));
+        }
+        Isolation::NestedPid => {}
+    }
+    Ok(())
+}
+
+fn run_dir(isolation: Isolation) -> Result<(), Stop> {
+    let make = |path: &str, mode| match rustix::fs::mkdir(path, rustix::fs::Mode::from_raw_mode(mode)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => Err(format!("{path}: {error} (the container needs a writable /run)")),
+    };
+    make(RUN_DIR, 0o755)?;
+    make(RUN_USER_DIR, 0o700)?;
+    if isolation == Isolation::TwoUid {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(USER_ID), rustix::fs::Gid::from_raw(USER_ID));
+        stop(RUN_USER_DIR, rustix::fs::chown(RUN_USER_DIR, Some(uid), Some(gid)))?;
+    }
+    Ok(())
+}
+
+fn keep_capabilities(kept: CapabilitySet) -> Result<(), Stop> {
+    if kept.is_empty() {
+        return stop("capabilities", drop_capabilities());
+    }
+    let _ = rustix::thread::clear_ambient_capability_set();
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    stop("capabilities", rustix::thread::set_capabilities(None, sets))
+}
+
+/// Forks the agent, which takes the configuration; what of the secret stays here is wiped.
+fn start_agent(
+    mut config: InitConfig,
+    listener: OwnedFd,
+    theirs: OwnedFd,
+    ours: &OwnedFd,
+    signals: &OwnedFd,
+) -> Result<Pid, Stop> {
+    match stop("fork", sys::fork())? {
+        Forked::Child => {
+            // The parent's ends, which the borrows keep alive here: the agent has no business with them.
+            sys::close_number(ours.as_raw_fd());
+            sys::close_number(signals.as_raw_fd());
+            agent::main(config, listener, theirs)
+        }
+        Forked::Parent(pid) => {
+            config::wipe(&mut config.token);
+            drop(theirs);
+            // Held open, so that Bay's connections wait in the queue rather than fail, for as long as init lives.
+            std::mem::forget(listener);
+            Ok(pid)
+        }
+    }
+}
+
+/// Init's loop where the spawner is elsewhere: reap, and end with the first of the vital processes.
+fn watch(signals: &OwnedFd, vital: [Pid; 2]) -> std::io::Result<Over> {
+    loop {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let ended = status.exited() || status.signaled();
+            if ended && vital.contains(&pid) {
+                return Ok(Over::Lost(pid));
+            }
+        }
+        let mut fds = [PollFd::new(signals, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if told_to_end(signals) {
+            return Ok(Over::Told);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The agent's end of the spawner protocol.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+use tokio::sync::oneshot;
+
+use super::protocol::{End, Event, Reach, Request, SPAWN_FDS};
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub(crate) struct Command {
+    /// `argv[0]` is an absolute path.
+    pub(crate) argv: Vec<Vec<u8>>,
+    /// `NAME=value`.
+    pub(crate) env: Vec<Vec<u8>>,
+    /// Absolute.
+    pub(crate) cwd: Vec<u8>,
+}
+
+/// Why nothing was started.
+#[derive(Debug)]
+pub(crate) enum SpawnError {
+    /// Arguments and environment together are larger than a message.
+    TooLarge,
+    /// The kernel or the spawner refused: most likely the limit of processes is reached.
+    Refused(i32),
+    /// The spawner is gone; the container is about to end.
+    Gone,
+}
+
+type Started = Result<(u32, oneshot::Receiver<End>), i32>;
+
+#[derive(Default)]
+struct Waiting {
+    spawns: HashMap<u32, oneshot::Sender<Started>>,
+    exits: HashMap<u32, oneshot::Sender<End>>,
+}
+
+/// Starts and signals user processes. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Spawner {
+    /// A SEQPACKET socket in truth: read and written with `recv` and `sendmsg`, which do not care.
+    socket: Arc<UnixDatagram>,
+    waiting: Arc<Mutex<Waiting>>,
+    next: Arc<AtomicU32>,
+}
+
+impl Spawner {
+    /// Takes the agent's end of the socket pair, which must not block. Call [`Spawner::listen`] on a clone.
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            socket: Arc::new(UnixDatagram::from_std(socket.into())?),
+            waiting: Arc::default(),
+            next: Arc::new(AtomicU32::new(1)),
+        })
+    }
+
+    /// Hands events to those who wait for them, until the spawner is gone.
+    pub(crate) async fn listen(self) -> io::Result<()> {
+        let mut buffer = [0u8; 64];
+        loop {
+            let read = self
+                .socket
+                .async_io(Interest::READABLE, || Ok(recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT)?.0))
+                .await?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            match Event::decode(&buffer[..read]) {
+                Ok(event) => self.dispatch(event),
+                Err(_) => return Err(io::ErrorKind::InvalidData.into()),
+            }
+        }
+    }
+
+    fn dispatch(&self, event: Event) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Spawned { id, pid } => {
+                // The exit may be the very next event, so its channel is made here.
+                let (send, receive) = oneshot::channel();
+                waiting.exits.insert(pid, send);
+                let unclaimed = match waiting.spawns.remove(&id) {
+                    Some(waiter) => waiter.send(Ok((pid, receive))).is_err(),
+                    None => true,
+                };
+                if unclaimed {
+                    // Whoever asked has gone away: do not leave a process that nobody watches.
+                    waiting.exits.remove(&pid);
+                    drop(waiting);
+                    self.abandon(pid);
+                }
+            }
+            Event::Failed { id, errno } => {
+                if let Some(waiter) = waiting.spawns.remove(&id) {
+                    let _ = waiter.send(Err(errno));
+                }
+            }
+            Event::Exited { pid, end } => {
+                if let Some(waiter) = waiting.exits.remove(&pid) {
+                    let _ = waiter.send(end);
+                }
+            }
+        }
+    }
+
+    /// Starts a program with these as stdin, stdout and stderr.
+    pub(crate) async fn spawn(
+        &self,
+        command: Command,
+        fds: [OwnedFd; SPAWN_FDS],
+    ) -> Result<Process, SpawnError> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let request = Request::Spawn { id, argv: command.argv, env: command.env, cwd: command.cwd };
+        let bytes = request.encode().ok_or(SpawnError::TooLarge)?;
+        let (send, receive) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).spawns.insert(id, send);
+        let sent = self
+            .socket
+            .async_io(Interest::WRITABLE, || {
+                let borrowed: [BorrowedFd<'_>; SPAWN_FDS] = fds.each_ref().map(AsFd::as_fd);
+                send_with(&self.socket, &bytes, &borrowed)
+            })
+            .await;
+        // The child's copies are on their way; ours would keep the pipes open.
+        drop(fds);
+        if sent.is_err() {
+            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).spawns.remove(&id);
+            return Err(SpawnError::Gone);
+        }
+        match receive.await {
+            Ok(Ok((pid, exit))) => Ok(Process { pid, exit, ended: None, spawner: self.clone() }),
+            Ok(Err(errno)) => Err(SpawnError::Refused(errno)),
+            Err(_) => Err(SpawnError::Gone),
+        }
+    }
+
+    /// Sends without waiting: such messages are a few bytes, and a full socket means a spawner that is stuck.
+    fn tell(&self, request: &Request) {
+        if let Some(bytes) = request.encode() {
+            let _ = send_with(&self.socket, &bytes, &[]);
+        }
+    }
+
+    fn abandon(&self, pid: u32) {
+        self.tell(&Request::Signal { pid, signal: libc::SIGKILL as u8, reach: Reach::Everything });
+        self.tell(&Request::Release { pid });
+    }
+}
+
+fn send_with(socket: &UnixDatagram, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SPAWN_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// A running user process. Dropping it lets it run on, unwatched.
+pub(crate) struct Process {
+    pid: u32,
+    exit: oneshot::Receiver<End>,
+    ended: Option<End>,
+    spawner: Spawner,
+}
+
+impl Process {
+    /// Waits for its end; may be dropped and called again, also after the end.
+    pub(crate) async fn wait(&mut self) -> End {
+        if let Some(end) = self.ended {
+            return end;
+        }
+        // The sender goes away only with the spawner, and then the container is over.
+        let end = (&mut self.exit).await.unwrap_or(End::Signal(libc::SIGKILL));
+        self.ended = Some(end);
+        end
+    }
+
+    /// Signals its process group.
+    pub(crate) fn signal(&self, signal: i32) {
+        let Ok(signal) = u8::try_from(signal) else { return };
+        self.spawner.tell(&Request::Signal { pid: self.pid, signal, reach: Reach::Group });
+    }
+
+    /// Kills it and everything that descends from it, as far as can be told.
+    pub(crate) fn kill_everything(&self) {
+        let signal = libc::SIGKILL as u8;
+        self.spawner.tell(&Request::Signal { pid: self.pid, signal, reach: Reach::Everything });
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.spawner.tell(&Request::Release { pid: self.pid });
+    }
+}

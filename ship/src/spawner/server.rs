@@ -1,0 +1,260 @@
+//! The spawner: starts user processes for the agent, and reports their ends. Runs in init, or in the nest.
+//!
+//! Single-threaded and without a runtime: it forks on every spawn. It starts programs only as the user, and
+//! signals only what it started.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::CString;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use bay_ship_api::init::Isolation;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
+};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
+
+use super::child::{Mould, Program, become_program};
+use super::hunt;
+use super::protocol::{End, Event, MAX_MESSAGE, Reach, Request, SPAWN_FDS};
+use crate::sys::{self, Forked};
+
+/// Most spawns that the agent has not released; more are refused.
+const MAX_TRACKED: usize = 1024;
+/// Most events waiting for the agent to read.
+const MAX_UNSENT: usize = 2 * MAX_TRACKED;
+/// Marks are group ids from here on; none of them means anything else inside.
+const FIRST_MARK: u32 = 20_000;
+const MARKS: u32 = 40_000;
+
+/// Why the loop ended. The process must end too, and so ends everything inside.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// One of the processes that must live has died.
+    Lost(Pid),
+    /// The agent closed its end.
+    AgentGone,
+    /// SIGTERM or a like signal from outside.
+    Told,
+}
+
+struct Tracked {
+    mark: Option<u32>,
+    running: bool,
+}
+
+/// The spawner's state.
+pub(crate) struct Server {
+    agent: OwnedFd,
+    signals: OwnedFd,
+    mould: Mould,
+    /// Processes whose end ends the container, never to be signalled.
+    vital: Vec<Pid>,
+    tracked: HashMap<Pid, Tracked>,
+    /// Events that the socket had no room for.
+    unsent: VecDeque<Event>,
+    spawned: u32,
+    buffer: Vec<u8>,
+}
+
+impl Server {
+    /// A spawner that answers on `agent` and reads its signals from `signals`.
+    pub(crate) fn new(agent: OwnedFd, signals: OwnedFd, mould: Mould, vital: Vec<Pid>) -> Self {
+        Self {
+            agent,
+            signals,
+            mould,
+            vital,
+            tracked: HashMap::new(),
+            unsent: VecDeque::new(),
+            spawned: 0,
+            buffer: vec![0; MAX_MESSAGE],
+        }
+    }
+
+    /// Serves until something vital is over.
+    pub(crate) fn run(&mut self) -> io::Result<Over> {
+        loop {
+            // Nothing more is taken on while the agent does not read what it asked for.
+            let mut wanted = if self.unsent.len() < MAX_UNSENT { PollFlags::IN } else { PollFlags::empty() };
+            if !self.unsent.is_empty() {
+                wanted |= PollFlags::OUT;
+            }
+            let mut fds = [
+                PollFd::from_borrowed_fd(self.agent.as_fd(), wanted),
+                PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other?,
+            };
+            let (agent, signals) = (fds[0].revents(), fds[1].revents());
+            if !signals.is_empty() {
+                if told_to_end(&self.signals) {
+                    return Ok(Over::Told);
+                }
+                if let Some(lost) = self.reap() {
+                    return Ok(Over::Lost(lost));
+                }
+            }
+            self.flush();
+            if agent.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) && !self.serve_one()? {
+                return Ok(Over::AgentGone);
+            }
+        }
+    }
+
+    /// Takes one datagram; false at end of file.
+    fn serve_one(&mut self) -> io::Result<bool> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SPAWN_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = recvmsg(
+            &self.agent,
+            &mut [IoSliceMut::new(&mut self.buffer)],
+            &mut control,
+            RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+        );
+        let message = match received {
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(true),
+            other => other?,
+        };
+        let mut fds = Vec::with_capacity(SPAWN_FDS);
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(passed) = part {
+                fds.extend(passed);
+            }
+        }
+        if message.bytes == 0 && fds.is_empty() {
+            return Ok(false);
+        }
+        if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+            return Ok(true);
+        }
+        if let Ok(request) = Request::decode(&self.buffer[..message.bytes]) {
+            self.handle(request, fds);
+        }
+        Ok(true)
+    }
+
+    fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) {
+        match request {
+            Request::Spawn { id, argv, env, cwd } => {
+                let event = match self.spawn(argv, env, cwd, fds) {
+                    Ok(pid) => Event::Spawned { id, pid: pid.as_raw_pid().cast_unsigned() },
+                    Err(error) => Event::Failed { id, errno: error.raw_os_error().unwrap_or(libc::EINVAL) },
+                };
+                self.report(event);
+            }
+            Request::Signal { pid, signal, reach } => self.signal(pid, signal, reach),
+            Request::Release { pid } => {
+                if let Some(pid) = known(pid) {
+                    self.tracked.remove(&pid);
+                }
+            }
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        argv: Vec<Vec<u8>>,
+        env: Vec<Vec<u8>>,
+        cwd: Vec<u8>,
+        fds: Vec<OwnedFd>,
+    ) -> io::Result<Pid> {
+        if self.tracked.len() >= MAX_TRACKED {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+        let strings = |list: Vec<Vec<u8>>| list.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>();
+        let fds: [OwnedFd; SPAWN_FDS] =
+            fds.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+        let mark = (self.mould.isolation == Isolation::TwoUid).then_some(FIRST_MARK + self.spawned % MARKS);
+        let program =
+            Program { argv: strings(argv)?, env: strings(env)?, cwd: CString::new(cwd)?, fds, mark };
+        match sys::fork_single()? {
+            Forked::Child => become_program(&self.mould, &program),
+            Forked::Parent(pid) => {
+                self.spawned = self.spawned.wrapping_add(1);
+                self.tracked.insert(pid, Tracked { mark, running: true });
+                Ok(pid)
+            }
+        }
+    }
+
+    fn signal(&mut self, pid: u32, signal: u8, reach: Reach) {
+        let Some(pid) = known(pid) else { return };
+        let (Some(tracked), Some(signal)) =
+            (self.tracked.get(&pid), Signal::from_named_raw(i32::from(signal)))
+        else {
+            return;
+        };
+        let mark = tracked.mark;
+        let _ = kill_process_group(pid, signal);
+        if reach == Reach::Everything && signal == Signal::KILL {
+            // What is vital is never a member, but a look at it costs nothing and a mistake would cost all.
+            let spare = self.vital.clone();
+            hunt::kill_all(pid, mark, &spare, || {
+                self.reap();
+            });
+        }
+    }
+
+    /// Collects the dead, orphans included. Returns the vital process among them, if any.
+    fn reap(&mut self) -> Option<Pid> {
+        let mut lost = None;
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if self.vital.contains(&pid) {
+                lost = Some(pid);
+            }
+            let end = match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => End::Code(code),
+                (None, Some(signal)) => End::Signal(signal),
+                (None, None) => continue,
+            };
+            if let Some(tracked) = self.tracked.get_mut(&pid)
+                && tracked.running
+            {
+                tracked.running = false;
+                self.report(Event::Exited { pid: pid.as_raw_pid().cast_unsigned(), end });
+            }
+        }
+        lost
+    }
+
+    fn report(&mut self, event: Event) {
+        self.unsent.push_back(event);
+        self.flush();
+    }
+
+    /// Sends what the socket takes; a dead agent is noticed by the loop.
+    fn flush(&mut self) {
+        while let Some(event) = self.unsent.front() {
+            match send(&self.agent, &event.encode(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Err(rustix::io::Errno::AGAIN) => return,
+                Err(rustix::io::Errno::INTR) => {}
+                _ => {
+                    self.unsent.pop_front();
+                }
+            }
+        }
+    }
+}
+
+fn known(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).ok()?)
+}
+
+/// Empties the signal descriptor; true when one of the signals asks for the end.
+pub(crate) fn told_to_end(signals: &OwnedFd) -> bool {
+    let mut told = false;
+    let mut record = [0u8; sys::SIGNAL_RECORD];
+    while let Ok(read) = rustix::io::read(signals, &mut record) {
+        if read < 4 {
+            break;
+        }
+        let number = u32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
+        told |= number != libc::SIGCHLD as u32;
+    }
+    told
+}
