@@ -9,7 +9,14 @@ use bay_tests::{Bay, Options, Response, Sandbox};
 use serde_json::json;
 
 /// Modes and the `reason` they end with; empty where more than one would be right.
-const PURE: &[(&str, &str)] = &[("trap", "trap"), ("spin", "deadline"), ("allocate", "memory"), ("huge", "")];
+const PURE: &[(&str, &str)] = &[
+    ("trap", "trap"),
+    ("spin", "deadline"),
+    ("alloc", "memory"),
+    ("recurse", "trap"),
+    ("block", "deadline"),
+    ("huge", ""),
+];
 const RULES: &[(&str, &str)] = &[("nonsense", "contract"), ("not-an-object", "contract"), ("deep", "")];
 const ROUTER: &[(&str, &str)] =
     &[("stranger", "contract"), ("other-adapter", "contract"), ("retries", "contract")];
