@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use bay_ship_api::USER_ID;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
 use rustix::thread::{UnshareFlags, set_name};
@@ -98,6 +98,9 @@ fn nest(agent: OwnedFd, mould: Mould, to_helper: OwnedFd) -> Result<(), Stop> {
     stop("mounts", mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     stop("own /proc", mount("proc", "/proc", "proc", flags, None))?;
+    // Some of these anybody may open for writing.
+    stop("/proc/sys", mount_bind("/proc/sys", "/proc/sys"))?;
+    stop("/proc/sys", mount_remount("/proc/sys", flags | MountFlags::BIND | MountFlags::RDONLY, ""))?;
     // The listing must show this process alone, or the separation is not there.
     let seen = stop("own /proc", fs::read_link("/proc/self"))?;
     if seen.as_os_str() != "1" {

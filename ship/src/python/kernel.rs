@@ -105,13 +105,13 @@ impl Kernel {
         let key = random_hex()?;
         let sockets = Sockets::prepare(&private, &key)?;
         let (output, theirs) = capture_pipe()?;
-        let theirs_too = theirs.try_clone()?;
         let command = Command {
             argv: arguments(python, guard, &sockets.connection_file),
             env: world.kernel_env(&private),
             cwd: private.clone().into(),
         };
-        let mut process = spawner.spawn(command, [dev_null()?, theirs, theirs_too]).await.map_err(refused)?;
+        let mut process =
+            spawner.spawn(command, [dev_null()?, dev_null()?, theirs]).await.map_err(refused)?;
         let said = Tail::follow(output);
         let signer = Signer::new(&key);
         let connecting = async {
@@ -365,7 +365,8 @@ fn random_hex() -> Result<String, StartFailure> {
     Ok(hex(&bytes))
 }
 
-/// The end of what the interpreter writes to its own stdout and stderr, which IPython replaces once it runs.
+/// The end of what the interpreter writes to its own stderr, which IPython replaces once it runs. (Its own stdout
+/// has only advice for people at a terminal.)
 struct Tail {
     text: Arc<Mutex<Vec<u8>>>,
     reading: Mutex<Option<JoinHandle<()>>>,

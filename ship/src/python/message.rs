@@ -106,6 +106,12 @@ impl Incoming {
         lenient(&self.content)
     }
 
+    /// Whether a reply whose content was cut says "ok", which stands at its beginning.
+    pub(crate) fn cut_reply_is_ok(&self) -> bool {
+        let start = String::from_utf8_lossy(&self.content[..self.content.len().min(64)]).replace(' ', "");
+        start.starts_with("{\"status\":\"ok\"")
+    }
+
     /// The beginning of a stream's text when its message was cut: closes the JSON that the cut left open.
     pub(crate) fn cut_stream(&self) -> Option<(String, String)> {
         #[derive(Deserialize)]

@@ -34,6 +34,7 @@ use crate::user::World;
 const QUEUE: usize = 16;
 /// Starts tried in a row without a call that asks for it.
 const EAGER_STARTS: u32 = 3;
+const NO_IPYKERNEL: &str = "this container's Python has no ipykernel";
 /// Longest run, as the contract says.
 const MAX_TIMEOUT: u32 = 3600;
 
@@ -73,6 +74,14 @@ impl Python {
         let actor =
             Actor { spawner, world, inbox, status, kernel_seq: 1, attempts: 0, guard: Guard::SafePath };
         tokio::spawn(actor.run());
+        Self { jobs, status: watch }
+    }
+
+    /// Stands for a kernel that can never be had.
+    pub(crate) fn unavailable(why: &'static str) -> Self {
+        let (jobs, inbox) = mpsc::channel(QUEUE);
+        let (status, watch) = watch::channel(Status::Unavailable(why));
+        tokio::spawn(refuse_all(inbox, status, why));
         Self { jobs, status: watch }
     }
 
@@ -134,7 +143,9 @@ impl Actor {
                 Err(StartFailure::NoSuchOption) if self.guard == Guard::SafePath => {
                     self.guard = Guard::Isolated
                 }
-                Err(StartFailure::NoIpykernel) => return self.refuse_all().await,
+                Err(StartFailure::NoIpykernel) => {
+                    return refuse_all(self.inbox, self.status, NO_IPYKERNEL).await;
+                }
                 Err(failure) => {
                     failures += 1;
                     if !self.failed(failure, failures).await {
@@ -160,15 +171,6 @@ impl Actor {
         let message = format!("the Python kernel does not start: {why}");
         let _ = job.reply.send(Err(Failure::new(Code::RuntimeError, message)));
         true
-    }
-
-    async fn refuse_all(mut self) {
-        const WHY: &str = "this container's Python has no ipykernel";
-        log(&format!("agent: {WHY}"));
-        self.status.send_replace(Status::Unavailable(WHY));
-        while let Some(job) = self.inbox.recv().await {
-            let _ = job.reply.send(Err(Failure::new(Code::CapabilityNotSupported, WHY)));
-        }
     }
 
     /// Answers calls until the kernel is over. False when nobody will call again.
@@ -211,6 +213,15 @@ impl Actor {
                 return true;
             }
         }
+    }
+}
+
+/// Answers every call with the reason why there is no Python.
+async fn refuse_all(mut inbox: mpsc::Receiver<Job>, status: watch::Sender<Status>, why: &'static str) {
+    log(&format!("agent: {why}"));
+    status.send_replace(Status::Unavailable(why));
+    while let Some(job) = inbox.recv().await {
+        let _ = job.reply.send(Err(Failure::new(Code::CapabilityNotSupported, why)));
     }
 }
 

@@ -109,6 +109,10 @@ impl Collector {
                 let state = message.content::<Value>().unwrap_or_default();
                 self.idle |= state.get("execution_state").and_then(Value::as_str) == Some("idle");
             }
+            "error" if message.cut => {
+                self.truncated = true;
+                self.error = Some(unspeakable());
+            }
             _ if message.cut => self.truncated = true,
             "display_data" | "execute_result" => {
                 if let Some(display) = message.content() {
@@ -139,8 +143,15 @@ impl Collector {
 
     /// Takes the shell channel's reply.
     pub(crate) fn reply(&mut self, message: &Incoming) {
+        if message.cut {
+            self.truncated = true;
+            if !message.cut_reply_is_ok() && self.error.is_none() {
+                self.error = Some(unspeakable());
+            }
+            return;
+        }
         let Some(content) = message.content::<Value>() else {
-            self.truncated |= message.cut;
+            self.error.get_or_insert_with(unspeakable);
             return;
         };
         self.execution_count = content.get("execution_count").and_then(Value::as_i64);
@@ -264,6 +275,15 @@ fn size(bundle: &Map<String, Value>) -> usize {
         }
     }
     bundle.iter().map(|(name, value)| name.len() + of(value) + 16).sum()
+}
+
+/// Stands for an exception whose words did not arrive.
+fn unspeakable() -> PythonErrorDetail {
+    PythonErrorDetail {
+        name: "Exception".to_owned(),
+        value: "an exception was raised, but its text is too large to be carried".to_owned(),
+        traceback: Vec::new(),
+    }
 }
 
 fn detail(raised: Raised) -> PythonErrorDetail {
