@@ -20,7 +20,9 @@ fn root() -> PathBuf {
 fn components() -> Result<(), String> {
     let plugins = root().join("plugins");
     rerun_if_changed(COMPONENTS.iter().map(|c| plugins.join(c)));
-    rerun_if_changed([plugins.join("Cargo.toml"), plugins.join("Cargo.lock"), root().join("wit")]);
+    rerun_if_changed([plugins.join("Cargo.toml"), plugins.join("Cargo.lock")]);
+    // What the components are built from besides.
+    rerun_if_changed([root().join("wit"), root().join("ship/api")]);
     let artifacts = NestedBuild {
         name: "plugins",
         manifest: plugins.join("Cargo.toml"),

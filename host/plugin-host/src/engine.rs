@@ -33,7 +33,10 @@ pub(crate) fn make(options: &HostOptions) -> Result<Engine, LoadError> {
     match Engine::new(&config(options, None)) {
         Ok(engine) => Ok(engine),
         Err(roomy) => {
-            tracing::warn!(cause = format!("{roomy:#}"), "no address space for a roomy pool of plugin memories");
+            tracing::warn!(
+                cause = format!("{roomy:#}"),
+                "no address space for a roomy pool of plugin memories"
+            );
             let small = options.limits.memory_bytes as u64;
             Engine::new(&config(options, Some(small))).map_err(|e| LoadError::Engine(format!("{e:#}")))
         }

@@ -5,11 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use wasmtime::Store;
 
 use crate::store::State;
 use crate::ticker::Ticker;
 use crate::{HostOptions, LoadError, PluginFault};
+
+/// How much longer than it may compute a call may take on the clock. Computing is counted in ticks, so that a busy
+/// machine fails nobody's plugin; the clock is for a guest that waits inside the host, where no tick reaches it.
+const PATIENCE: u32 = 4;
 
 /// The engine and what all plugins share of it.
 #[derive(Debug)]
@@ -45,10 +50,12 @@ impl Shared {
 }
 
 impl Place {
-    /// Runs a call of the guest, for at most `most`. After a fault the instance must not be called again.
+    /// Runs a call of the guest that may compute for `computing` and ends by `deadline`. After a fault the instance
+    /// must not be called again.
     pub(crate) async fn run<'a, T, F>(
         &'a mut self,
-        most: Duration,
+        computing: Duration,
+        deadline: Option<Instant>,
         call: impl FnOnce(&'a mut Store<State>) -> F,
     ) -> Result<wasmtime::Result<T>, PluginFault>
     where
@@ -56,8 +63,11 @@ impl Place {
     {
         // A deadline of the store is an epoch; the one set at its making has passed if the guest waited since.
         self.store.set_epoch_deadline(1);
+        self.store.data_mut().allow(computing);
         let _running = self.shared.ticker.running();
-        tokio::time::timeout(most, call(&mut self.store)).await.map_err(|_| PluginFault::Deadline)
+        let patience = Instant::now() + computing.saturating_mul(PATIENCE);
+        let until = deadline.map_or(patience, |deadline| deadline.min(patience));
+        tokio::time::timeout_at(until, call(&mut self.store)).await.map_err(|_| PluginFault::Deadline)
     }
 
     /// What a failed call was.

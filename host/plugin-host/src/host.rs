@@ -17,7 +17,8 @@ use crate::plugin::Common;
 use crate::store::State;
 use crate::version::{self, Role};
 use crate::{
-    AdapterPlugin, HostOptions, LoadError, Manifest, Plugin, PluginError, RouterPlugin, RulesPlugin, json as text,
+    AdapterPlugin, HostOptions, LoadError, Manifest, Plugin, PluginError, RouterPlugin, RulesPlugin,
+    json as text,
 };
 
 /// Largest component: an interpreter's is 18 MB.
@@ -113,7 +114,8 @@ impl PluginHost {
         let Compiled { role, component, digest } = compiled;
         let common = Common { name: spec.name.clone(), digest, config, shared: self.inner.shared.clone() };
         let linker = &self.inner.linker;
-        let link = |e: wasmtime::Error| LoadError::Link { plugin: spec.name.clone(), problem: format!("{e:#}") };
+        let link =
+            |e: wasmtime::Error| LoadError::Link { plugin: spec.name.clone(), problem: format!("{e:#}") };
         match role {
             Role::Rules => {
                 let plugin = RulesPlugin { common, guest: Rules::link(linker, &component).map_err(link)? };
@@ -154,11 +156,9 @@ impl Inner {
         let role = version::role(bytes)
             .map_err(|problem| LoadError::Version { plugin: spec.name.clone(), problem })?;
         let digest = hex::encode(Sha256::digest(bytes));
-        let (component, found) =
-            self.cache.component(&self.shared.engine, bytes, &digest).map_err(|e| LoadError::Link {
-                plugin: spec.name.clone(),
-                problem: format!("does not compile: {e:#}"),
-            })?;
+        let (component, found) = self.cache.component(&self.shared.engine, bytes, &digest).map_err(|e| {
+            LoadError::Link { plugin: spec.name.clone(), problem: format!("does not compile: {e:#}") }
+        })?;
         tracing::debug!(plugin = %spec.name, %digest, cached = (found == Found::Hit), "component ready");
         Ok(Compiled { role, component, digest })
     }
@@ -197,7 +197,7 @@ async fn describe(spec: &PluginSpec, common: &Common, guest: &Adapter) -> Result
     let error = |reason| LoadError::Call(PluginError { plugin: spec.name.clone(), reason });
     let mut place = common.shared.place().map_err(error)?;
     let described = place
-        .run(common.shared.options.limits.step_timeout, async |store| {
+        .run(common.shared.options.limits.step_timeout, None, async |store| {
             guest.instantiate(store).await?.describe(store, &common.config).await
         })
         .await

@@ -33,10 +33,11 @@ pub struct Limits {
     /// Linear memory of one instance: stops a guest that allocates without end. It must hold a largest file in
     /// transit: the runtime's body and the answer made of it.
     pub memory_bytes: usize,
-    /// Wall time of a rules or router call: they are pure, so only a spinning guest needs longer.
+    /// Computing time of a rules or router call (and at most four times as much on the clock): they are pure, so
+    /// only a spinning guest needs longer.
     pub pure_timeout: Duration,
-    /// Wall time an adapter may compute between two actions: an operation's deadline can be an hour, and a
-    /// spinning guest must not burn a core until then.
+    /// The same for an adapter between two actions: an operation's deadline can be an hour, and a spinning guest
+    /// must not burn a core until then.
     pub step_timeout: Duration,
     /// Bytes of one answer of a guest (JSON, plan with bodies), and what the host copies out of it.
     pub max_answer_bytes: usize,

@@ -19,12 +19,14 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
-use crate::abi::v0_1::adapter::{Action, Event, Instance, Operation, RequestFailure, lift_action, lower_event};
+use crate::abi::v0_1::adapter::{
+    Action, Event, Instance, Operation, RequestFailure, lift_action, lower_event,
+};
 use crate::guest::Place;
 use crate::plan::Grants;
 use crate::{
-    Fault, FaultKind, ForwardEnd, Limits, OperationSpec, Outcome, PlannedRequest, PlannedResponse, PluginFault,
-    json,
+    Fault, FaultKind, ForwardEnd, Limits, OperationSpec, Outcome, PlannedRequest, PlannedResponse,
+    PluginFault, json,
 };
 
 /// Longest text about a failed request that a guest is given.
@@ -72,7 +74,9 @@ pub(crate) async fn run(
     bounds: &Bounds<'_>,
 ) -> Result<Outcome, PluginFault> {
     let lowered = crate::abi::v0_1::adapter::lower_call(call, config);
-    let started = place.run(bounds.step(), |store| instance.start(store, &lowered)).await?;
+    let started = place
+        .run(bounds.limits.step_timeout, Some(bounds.deadline), |store| instance.start(store, &lowered))
+        .await?;
     let (operation, first) = started.map_err(|e| place.fault(&e))?;
     drop(lowered);
     let mut action = lift_action(first)?;
@@ -102,13 +106,6 @@ pub(crate) async fn run(
     }
 }
 
-impl Bounds<'_> {
-    /// How long the guest may compute now.
-    pub(crate) fn step(&self) -> Duration {
-        self.limits.step_timeout.min(self.deadline.saturating_duration_since(Instant::now()))
-    }
-}
-
 async fn resume(
     place: &mut Place,
     operation: &Operation,
@@ -116,7 +113,9 @@ async fn resume(
     bounds: &Bounds<'_>,
 ) -> Result<Action, PluginFault> {
     let event = lower_event(event);
-    let resumed = place.run(bounds.step(), |store| operation.resume(store, &event)).await?;
+    let resumed = place
+        .run(bounds.limits.step_timeout, Some(bounds.deadline), |store| operation.resume(store, &event))
+        .await?;
     lift_action(resumed.map_err(|e| place.fault(&e))?)
 }
 

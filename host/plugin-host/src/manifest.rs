@@ -44,7 +44,10 @@ pub(crate) fn check(manifest: &Manifest) -> Result<(), String> {
     for want in &manifest.wants {
         summary(&want.reason)?;
         if !grant_name(&want.name) || !wants.insert(&want.name) {
-            return Err(format!("`{}` is no name of a grant, or stands there twice", want.name.escape_debug()));
+            return Err(format!(
+                "`{}` is no name of a grant, or stands there twice",
+                want.name.escape_debug()
+            ));
         }
     }
     Ok(())

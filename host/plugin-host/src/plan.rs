@@ -98,7 +98,10 @@ fn check_path(path: &[String], head: &mut usize) -> Result<(), String> {
 fn check_header(name: &str, value: &str) -> Result<(), String> {
     let token = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if name.is_empty() || name.len() > 128 || !name.bytes().all(token) {
-        return Err(format!("`{}` is no header name", name.chars().take(64).collect::<String>().escape_debug()));
+        return Err(format!(
+            "`{}` is no header name",
+            name.chars().take(64).collect::<String>().escape_debug()
+        ));
     }
     if RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|p| name.starts_with(p)) {
         return Err(format!("header `{name}` is the host's to set"));

@@ -125,7 +125,7 @@ impl RulesPlugin {
         let mut place = self.common.shared.place()?;
         let (config, lowered) = (&self.common.config, rules::lower(admission));
         let asked = place
-            .run(self.common.shared.options.limits.pure_timeout, async |store| {
+            .run(self.common.shared.options.limits.pure_timeout, None, async |store| {
                 let instance = self.guest.instantiate(store).await?;
                 instance.admit(store, config, &lowered).await
             })
@@ -137,7 +137,7 @@ impl RulesPlugin {
     pub(crate) async fn check(&self) -> Result<Result<(), String>, PluginError> {
         let mut place = self.common.shared.place().map_err(|f| self.common.error(f))?;
         let checked = place
-            .run(self.common.shared.options.limits.pure_timeout, async |store| {
+            .run(self.common.shared.options.limits.pure_timeout, None, async |store| {
                 self.guest.instantiate(store).await?.check(store, &self.common.config).await
             })
             .await
@@ -156,7 +156,7 @@ impl RouterPlugin {
         let mut place = self.common.shared.place()?;
         let (config, lowered) = (&self.common.config, router::lower(request));
         let asked = place
-            .run(self.common.shared.options.limits.pure_timeout, async |store| {
+            .run(self.common.shared.options.limits.pure_timeout, None, async |store| {
                 let instance = self.guest.instantiate(store).await?;
                 instance.choose(store, config, &lowered).await
             })
@@ -168,7 +168,7 @@ impl RouterPlugin {
     pub(crate) async fn check(&self) -> Result<Result<(), String>, PluginError> {
         let mut place = self.common.shared.place().map_err(|f| self.common.error(f))?;
         let checked = place
-            .run(self.common.shared.options.limits.pure_timeout, async |store| {
+            .run(self.common.shared.options.limits.pure_timeout, None, async |store| {
                 self.guest.instantiate(store).await?.check(store, &self.common.config).await
             })
             .await
@@ -206,7 +206,8 @@ impl AdapterPlugin {
         let limits = &self.common.shared.options.limits;
         let bounds = Bounds { limits, grants: &self.grants, spec, deadline };
         let mut place = self.common.shared.place()?;
-        let made = place.run(bounds.step(), |store| self.guest.instantiate(store)).await?;
+        let made =
+            place.run(limits.step_timeout, Some(deadline), |store| self.guest.instantiate(store)).await?;
         let instance = made.map_err(|e| place.fault(&e))?;
         crate::machine::run(&mut place, instance, call, &self.common.config, performer, &bounds).await
     }

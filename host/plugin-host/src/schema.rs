@@ -29,7 +29,9 @@ impl Schema {
             return Err(format!("a schema is larger than {} KiB", MAX_SCHEMA >> 10));
         }
         if let Some(reference) = foreign_reference(schema) {
-            return Err(format!("a schema refers to `{reference}`; only references within itself (`#…`) are allowed"));
+            return Err(format!(
+                "a schema refers to `{reference}`; only references within itself (`#…`) are allowed"
+            ));
         }
         let validator = jsonschema::options()
             .with_draft(Draft::Draft202012)

@@ -1,9 +1,12 @@
 //! What one instance owns: an empty WASI, and bounds.
 
+use std::time::Duration;
+
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, ResourceLimiter, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use crate::ticker::TICK;
 use crate::{Limits, PluginFault};
 
 /// Most elements of a table; the pool's own bound is the same.
@@ -12,7 +15,7 @@ const MAX_TABLE: usize = 20_000;
 const ANSWER_SLACK: usize = 64 << 10;
 /// After each tick of computing, a guest waits this long: a worker thread with nothing else to do can then look
 /// at its sockets and timers, which a plain yield would keep it from.
-const BREATHER: std::time::Duration = std::time::Duration::from_millis(1);
+const BREATHER: Duration = Duration::from_millis(1);
 
 /// The data of a store.
 pub(crate) struct State {
@@ -21,6 +24,29 @@ pub(crate) struct State {
     memory_bytes: usize,
     used: usize,
     memory_hit: bool,
+    /// Ticks that the guest may still compute in this call.
+    ticks: u32,
+    time_hit: bool,
+}
+
+impl State {
+    /// Starts the clock of one call.
+    pub(crate) fn allow(&mut self, computing: Duration) {
+        let ticks = computing.as_millis() / TICK.as_millis();
+        self.ticks = u32::try_from(ticks).unwrap_or(u32::MAX).max(1);
+    }
+
+    /// One more tick has passed while the guest computed.
+    fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        match self.ticks.checked_sub(1) {
+            Some(left) => self.ticks = left,
+            None => {
+                self.time_hit = true;
+                return Err(wasmtime::Error::msg("out of its computing time"));
+            }
+        }
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::time::sleep(BREATHER))))
+    }
 }
 
 impl WasiView for State {
@@ -56,7 +82,7 @@ impl ResourceLimiter for State {
     }
 }
 
-/// A store for one operation. Guests yield each tick; the caller bounds the wall time of each call.
+/// A store for one operation. Guests yield each tick, and are stopped when they have had theirs.
 pub(crate) fn make(engine: &Engine, limits: &Limits) -> Store<State> {
     let state = State {
         wasi: empty_wasi(),
@@ -64,13 +90,13 @@ pub(crate) fn make(engine: &Engine, limits: &Limits) -> Store<State> {
         memory_bytes: limits.memory_bytes,
         used: 0,
         memory_hit: false,
+        ticks: 1,
+        time_hit: false,
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| state);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|_| {
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::time::sleep(BREATHER))))
-    });
+    store.epoch_deadline_callback(|mut store| store.data_mut().tick());
     store.set_hostcall_fuel(limits.max_answer_bytes.saturating_add(ANSWER_SLACK));
     store
 }
@@ -85,6 +111,9 @@ pub(crate) fn classify(state: &State, error: &wasmtime::Error) -> PluginFault {
     if state.memory_hit {
         return PluginFault::Memory;
     }
+    if state.time_hit {
+        return PluginFault::Deadline;
+    }
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         return PluginFault::Overloaded;
     }
@@ -93,5 +122,9 @@ pub(crate) fn classify(state: &State, error: &wasmtime::Error) -> PluginFault {
     }
     let words = format!("{:#}", error.root_cause());
     // wasmtime keeps this error's type to itself; a test holds it to these words.
-    if words.contains("fuel allocated for hostcalls") { PluginFault::Output } else { PluginFault::Trap(words) }
+    if words.contains("fuel allocated for hostcalls") {
+        PluginFault::Output
+    } else {
+        PluginFault::Trap(words)
+    }
 }

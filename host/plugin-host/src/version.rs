@@ -9,7 +9,8 @@ pub(crate) const SPOKEN: &[&str] = &["0.1.0"];
 /// What Bay's package is called in WIT.
 const PACKAGE: &str = "bay:plugin/";
 /// The interfaces that WASI 0.2 has and an empty context can serve.
-const WASI: &[&str] = &["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
+const WASI: &[&str] =
+    &["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
 /// Longest name that is repeated in a message.
 const MAX_NAME: usize = 200;
 
@@ -51,7 +52,12 @@ fn spoken_role(rest: &str) -> Result<Role, String> {
         "rules" => Role::Rules,
         "router" => Role::Router,
         "adapter" => Role::Adapter,
-        _ => return Err(format!("exports `{PACKAGE}{}`, a role that Bay does not know; it knows `rules`, `router` and `adapter`", shown(rest))),
+        _ => {
+            return Err(format!(
+                "exports `{PACKAGE}{}`, a role that Bay does not know; it knows `rules`, `router` and `adapter`",
+                shown(rest)
+            ));
+        }
     };
     if SPOKEN.contains(&version) {
         return Ok(role);
@@ -61,7 +67,9 @@ fn spoken_role(rest: &str) -> Result<Role, String> {
         return Err(format!("exports `{PACKAGE}{name}` without a version; Bay speaks {spoken}"));
     }
     let advice = match (parse(version), SPOKEN.iter().filter_map(|v| parse(v)).max()) {
-        (Some(theirs), Some(ours)) if theirs > ours => "upgrade Bay, or build the plugin against an older `wit/` folder",
+        (Some(theirs), Some(ours)) if theirs > ours => {
+            "upgrade Bay, or build the plugin against an older `wit/` folder"
+        }
         _ => "build the plugin against a `wit/` folder of this Bay",
     };
     Err(format!("speaks version {} of `{PACKAGE}{name}`; this Bay speaks {spoken}: {advice}", shown(version)))

@@ -160,8 +160,9 @@ fn request(r: wit::HttpRequest) -> PlannedRequest {
 }
 
 fn lift_fault(fault: types::Fault) -> Result<Fault, PluginFault> {
-    let kind = FaultKind::from_word(&fault.kind)
-        .ok_or_else(|| broken(format!("a fault is of kind `{}`, which there is not", json::message(&fault.kind, 100))))?;
+    let kind = FaultKind::from_word(&fault.kind).ok_or_else(|| {
+        broken(format!("a fault is of kind `{}`, which there is not", json::message(&fault.kind, 100)))
+    })?;
     if fault.details.len() > MAX_DETAILS {
         return Err(broken(format!("a fault's details are larger than {} KiB", MAX_DETAILS >> 10)));
     }

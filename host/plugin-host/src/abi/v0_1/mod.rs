@@ -4,7 +4,6 @@ pub(crate) mod adapter;
 pub(crate) mod router;
 pub(crate) mod rules;
 
-
 use crate::PluginFault;
 
 /// Longest text for a person.

@@ -62,7 +62,9 @@ pub(crate) fn lift(verdict: wit::Verdict) -> Result<Verdict, PluginFault> {
     match verdict {
         wit::Verdict::Allow => Ok(Verdict::Allow),
         wit::Verdict::Deny(reason) => Ok(Verdict::Deny { reason: json::message(&reason, MAX_MESSAGE) }),
-        wit::Verdict::Amend(patch) => json::parse_object(&patch, "the patch").map(Verdict::Amend).map_err(broken),
+        wit::Verdict::Amend(patch) => {
+            json::parse_object(&patch, "the patch").map(Verdict::Amend).map_err(broken)
+        }
     }
 }
 
