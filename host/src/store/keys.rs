@@ -131,7 +131,7 @@ impl Store {
     /// A key by its id, whosever it is. The caller checks secret and validity, in that order and always both.
     pub async fn find_key(&self, system: &SystemContext, id: &str) -> Result<Option<KeyRow>, StoreError> {
         let id = id.to_owned();
-        self.read(system, move |db| {
+        self.read_row(system, move |db| {
             let mut query = db.prepare_cached(&format!("SELECT {COLUMNS} FROM api_keys WHERE id = ?1"))?;
             Ok(query.query_row([&id], read).optional()?)
         })

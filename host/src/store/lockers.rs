@@ -188,7 +188,7 @@ impl Store {
     /// One locker, managed or external. One marked for removal is not found.
     pub async fn get_locker(&self, tenant: &Tenant, id: &str) -> Result<LockerRow, StoreError> {
         let (owner, id) = (tenant.clone(), id.to_owned());
-        self.read(tenant, move |db| get(db, &owner, &id)).await
+        self.read_row(tenant, move |db| get(db, &owner, &id)).await
     }
 
     /// Notes the volume that the driver made, and that a session takes the locker. Once set, a volume is never

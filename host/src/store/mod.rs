@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  callers ──▶ queue, fair by tenant, bounded ──▶ one writer thread ──▶ bay.db (WAL, synchronous = FULL)
-//!          └─▶ queue, fair by tenant, bounded ──▶ reader threads, query_only ──┘
+//!          ├─▶ queue, fair by tenant, bounded ──▶ reader threads, query_only ──┤
+//!          └─▶ a spare connection, for one row by its key, query_only ─────────┘
 //! ```
 //!
 //! - A call that answers `Ok` to a write has it on disk: the answer is sent after the commit. The writer takes
@@ -65,8 +66,8 @@ impl Store {
         let lock = lock::DataDirLock::acquire(data_dir)?;
         let path = data_dir.join(schema::FILE);
         let writer = schema::open_writer(&path)?;
-        let readers =
-            (0..worker::READERS).map(|_| schema::open_reader(&path)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { workers: Arc::new(Workers::start(writer, readers, lock)?) })
+        let readers = |n| (0..n).map(|_| schema::open_reader(&path)).collect::<Result<Vec<_>, _>>();
+        let (queued, spare) = (readers(worker::READERS)?, readers(worker::POINT_READERS)?);
+        Ok(Self { workers: Arc::new(Workers::start(writer, queued, spare, lock)?) })
     }
 }

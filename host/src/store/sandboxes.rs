@@ -1,18 +1,23 @@
 //! Sandboxes: the stable handle a client holds. Deleting one leaves a tombstone until what it had is gone.
 
+mod sql;
+
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use rusqlite::OptionalExtension;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::{SystemContext, Tenant};
 
-use super::error::{Conflict, StoreError};
-use super::lockers::{self, LockerRow, NewLocker};
+use super::Store;
+use super::error::StoreError;
+use super::lockers::{LockerRow, NewLocker};
 use super::page::{Listing, Page};
-use super::row::{Env, Json, MAX_MESSAGE, MAX_NAME, MAX_SCAN, Millis, cap, cap_all, cap_opt, clip, found};
-use super::sessions::{self, SessionKey, SessionRow, SessionState};
-use super::{Store, executions};
+use super::row::{Env, MAX_SCAN, Millis};
+use super::sessions::{SessionKey, SessionRow, SessionState};
+
+use sql::{COLUMNS, FROM, delete, insert, list, read};
+pub(super) use sql::{get, put_failure, touch};
 
 /// Why the last start failed, or why a ready session went away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,7 +99,7 @@ pub enum SandboxStatus {
 }
 
 impl SandboxStatus {
-    /// As in answers and in [`STATUS_SQL`].
+    /// As in answers and in the list's filter.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Idle => "idle",
@@ -113,10 +118,6 @@ impl SandboxStatus {
             .find(|s| s.as_str() == text)
     }
 }
-
-/// [`SandboxRow::status`] in SQL, for the list's filter; a test holds the two together.
-const STATUS_SQL: &str = "CASE WHEN s.expires_at <= :now THEN 'expired' WHEN l.state IS NOT NULL THEN l.state \
-     WHEN s.failure IS NOT NULL THEN 'failed' ELSE 'idle' END";
 
 impl SandboxRow {
     /// What a client sees at `now`. Expiry outranks everything, a live session outranks an old failure.
@@ -191,188 +192,6 @@ pub struct DeletedSandbox {
     pub again: bool,
 }
 
-const COLUMNS: &str = "s.id, s.tenant, s.profile, s.locker_id, s.name, s.labels, s.env, s.capabilities, \
-     s.created_at, s.expires_at, s.last_active_at, s.idle_expires_at, s.session_seq, s.generation, s.failure, \
-     s.deleted_at, l.id, l.generation, l.state, l.started_at";
-const FROM: &str = "sandboxes s LEFT JOIN sessions l \
-     ON l.sandbox_id = s.id AND l.state IN ('starting', 'ready', 'stopping')";
-
-fn read(row: &Row<'_>) -> rusqlite::Result<SandboxRow> {
-    let session = match row.get::<_, Option<String>>(16)? {
-        Some(id) => Some(SessionBrief {
-            key: SessionKey { id, generation: row.get(17)? },
-            state: row.get(18)?,
-            started_at: row.get(19)?,
-        }),
-        None => None,
-    };
-    Ok(SandboxRow {
-        id: row.get(0)?,
-        tenant: row.get(1)?,
-        profile: row.get(2)?,
-        locker_id: row.get(3)?,
-        name: row.get(4)?,
-        labels: row.get::<_, Json<_>>(5)?.0,
-        env: row.get::<_, Json<_>>(6)?.0,
-        capabilities: row.get::<_, Json<_>>(7)?.0,
-        created_at: row.get(8)?,
-        expires_at: row.get(9)?,
-        last_active_at: row.get(10)?,
-        idle_expires_at: row.get(11)?,
-        session_seq: row.get(12)?,
-        generation: row.get(13)?,
-        failure: row.get::<_, Option<Json<_>>>(14)?.map(|j| j.0),
-        deleted_at: row.get(15)?,
-        session,
-    })
-}
-
-/// A sandbox of this tenant that is not deleted.
-pub(super) fn get(db: &Connection, tenant: &Tenant, id: &str) -> Result<SandboxRow, StoreError> {
-    let mut query = db.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM {FROM} WHERE s.id = ?1 AND s.tenant = ?2 AND s.deleted_at IS NULL"
-    ))?;
-    found(query.query_row((id, tenant), read), "sandbox", id)
-}
-
-/// The same, tombstones included.
-fn get_any(db: &Connection, tenant: &Tenant, id: &str) -> Result<SandboxRow, StoreError> {
-    let mut query =
-        db.prepare_cached(&format!("SELECT {COLUMNS} FROM {FROM} WHERE s.id = ?1 AND s.tenant = ?2"))?;
-    found(query.query_row((id, tenant), read), "sandbox", id)
-}
-
-/// Sets or clears the failure, within a transition of its session.
-pub(super) fn put_failure(db: &Connection, id: &str, failure: Option<&Failure>) -> Result<(), StoreError> {
-    let failure = failure.map(|f| {
-        let message = clip(f.message.clone(), MAX_MESSAGE);
-        Json(Failure { code: clip(f.code.clone(), MAX_NAME), message, since: f.since })
-    });
-    db.prepare_cached("UPDATE sandboxes SET failure = ?2 WHERE id = ?1")?.execute((id, failure))?;
-    Ok(())
-}
-
-/// Notes activity. Time never runs backwards here, whatever order calls end in.
-pub(super) fn touch(
-    db: &Connection,
-    tenant: &Tenant,
-    id: &str,
-    at: Millis,
-    idle_expires_at: Option<Millis>,
-) -> Result<(), StoreError> {
-    let changed = db
-        .prepare_cached(
-            "UPDATE sandboxes SET last_active_at = max(last_active_at, ?3), \
-             idle_expires_at = CASE WHEN ?4 IS NOT NULL AND EXISTS (SELECT 1 FROM sessions l \
-             WHERE l.sandbox_id = sandboxes.id AND l.state IN ('starting', 'ready')) \
-             THEN max(coalesce(idle_expires_at, ?4), ?4) ELSE idle_expires_at END \
-             WHERE id = ?1 AND tenant = ?2 AND deleted_at IS NULL",
-        )?
-        .execute((id, tenant, at, idle_expires_at))?;
-    if changed == 0 {
-        return Err(StoreError::NotFound { resource: "sandbox", id: id.to_owned() });
-    }
-    Ok(())
-}
-
-fn insert(
-    db: &Connection,
-    tenant: &Tenant,
-    mut new: NewSandbox,
-    locker: LockerChoice,
-) -> Result<(SandboxRow, LockerRow), StoreError> {
-    cap("id", &new.id, MAX_NAME)?;
-    cap("profile", &new.profile, MAX_NAME)?;
-    cap_opt("name", new.name.as_ref(), MAX_NAME)?;
-    cap_all("labels", new.labels.iter().flat_map(|(k, v)| [k, v]))?;
-    cap_all("env", new.env.0.iter().flat_map(|(k, v)| [k, v]))?;
-    cap_all("capabilities", &new.capabilities)?;
-    new.capabilities.sort();
-    new.capabilities.dedup();
-    let locker = match locker {
-        LockerChoice::Managed(locker) => lockers::insert(db, tenant, locker, Some(&new.id))?,
-        LockerChoice::Existing(id) => lockers::get_external(db, tenant, &id, new.created_at)?,
-        LockerChoice::Named(name) => {
-            let id = lockers::id_of_name(db, tenant, &name)?;
-            lockers::get_external(db, tenant, &id, new.created_at)?
-        }
-    };
-    let made = db
-        .prepare_cached(
-            "INSERT INTO sandboxes (id, tenant, profile, locker_id, name, labels, env, capabilities, \
-             created_at, expires_at, last_active_at) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?9) ON CONFLICT DO NOTHING",
-        )?
-        .execute((
-            &new.id,
-            tenant,
-            &new.profile,
-            &locker.id,
-            &new.name,
-            Json(&new.labels),
-            Json(&new.env),
-            Json(&new.capabilities),
-            new.created_at,
-            new.expires_at,
-        ))?;
-    if made == 0 {
-        return Err(Conflict::IdTaken.into());
-    }
-    Ok((get(db, tenant, &new.id)?, locker))
-}
-
-fn list(
-    db: &Connection,
-    tenant: &Tenant,
-    filter: &SandboxFilter,
-    page: &Page,
-) -> Result<Listing<SandboxRow>, StoreError> {
-    let (below_at, below_id) = page.below();
-    let mut query = db.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM {FROM} \
-         WHERE s.tenant = :tenant AND s.deleted_at IS NULL AND (s.created_at, s.id) < (:below_at, :below_id) \
-         AND (:profile IS NULL OR s.profile = :profile) \
-         AND (:status IS NULL OR {STATUS_SQL} = :status) \
-         AND NOT EXISTS (SELECT 1 FROM json_each(:labels) w WHERE NOT EXISTS \
-             (SELECT 1 FROM json_each(s.labels) h WHERE h.key = w.key AND h.value = w.value)) \
-         ORDER BY s.created_at DESC, s.id DESC LIMIT :rows"
-    ))?;
-    let rows = query.query_map(
-        named_params! {
-            ":tenant": tenant,
-            ":below_at": below_at,
-            ":below_id": below_id,
-            ":profile": filter.profile,
-            ":status": filter.status.map(|(status, _)| status.as_str()),
-            ":now": filter.status.map(|(_, now)| now),
-            ":labels": Json(&filter.labels),
-            ":rows": page.size() + 1,
-        },
-        read,
-    )?;
-    let rows = rows.collect::<Result<Vec<_>, _>>()?;
-    Ok(Listing::from_rows(rows, page, |row| (row.created_at, &row.id)))
-}
-
-fn delete(db: &Connection, tenant: &Tenant, id: &str, at: Millis) -> Result<DeletedSandbox, StoreError> {
-    let before = get_any(db, tenant, id)?;
-    let again = before.deleted_at.is_some();
-    if !again {
-        db.prepare_cached(
-            "UPDATE sandboxes SET deleted_at = ?2, env = '{}', failure = NULL, idle_expires_at = NULL, \
-             generation = generation + 1 WHERE id = ?1",
-        )?
-        .execute((id, at))?;
-        sessions::stop_live(db, id, "the sandbox was deleted")?;
-        lockers::mark_managed(db, id, at)?;
-        executions::erase_some(db, id)?;
-    }
-    let sandbox = get_any(db, tenant, id)?;
-    let session = sessions::live(db, tenant, id)?;
-    let locker = lockers::managed_by(db, id)?;
-    Ok(DeletedSandbox { sandbox, session, locker, again })
-}
-
 impl Store {
     /// Makes a sandbox and, unless it uses an existing one, its locker: both or neither.
     pub async fn create_sandbox(
@@ -388,7 +207,7 @@ impl Store {
     /// One sandbox. Deleted ones are not found.
     pub async fn get_sandbox(&self, tenant: &Tenant, id: &str) -> Result<SandboxRow, StoreError> {
         let (owner, id) = (tenant.clone(), id.to_owned());
-        self.read(tenant, move |db| get(db, &owner, &id)).await
+        self.read_row(tenant, move |db| get(db, &owner, &id)).await
     }
 
     /// Newest first.
@@ -509,7 +328,7 @@ impl Store {
         id: &str,
     ) -> Result<Option<SandboxRow>, StoreError> {
         let id = id.to_owned();
-        self.read(system, move |db| {
+        self.read_row(system, move |db| {
             let mut query = db.prepare_cached(&format!("SELECT {COLUMNS} FROM {FROM} WHERE s.id = ?1"))?;
             Ok(query.query_row([&id], read).optional()?)
         })

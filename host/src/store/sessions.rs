@@ -11,19 +11,22 @@
 //! Every transition is compare-and-set on (id, generation, state). `failed` and `lost` sessions may have left
 //! containers behind: they are *uncleaned* until [`Store::session_cleaned`].
 
-use rusqlite::{Connection, OptionalExtension, Row};
+mod sql;
+
+use rusqlite::OptionalExtension;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::{SystemContext, Tenant};
-use crate::id::{Kind, container_name};
+use crate::id::Kind;
 
 use super::error::{Conflict, StoreError};
 use super::lockers::LockerRow;
-use super::row::{
-    Json, MAX_JSON, MAX_MESSAGE, MAX_NAME, MAX_SCAN, Millis, cap, cap_all, clip, found, text_enum,
-};
+use super::row::{Json, MAX_JSON, Millis, text_enum};
 use super::sandboxes::Failure;
-use super::{Store, lockers, sandboxes};
+use super::{Store, lockers};
+
+use sql::{COLUMNS, LIVE, advance, begin, get, get_current, query_all, read};
+pub(super) use sql::{live, stop_live};
 
 /// Most containers in one session.
 const MAX_CONTAINERS: usize = 32;
@@ -192,168 +195,6 @@ pub struct PendingRemovals {
     pub lockers: Vec<LockerRow>,
 }
 
-const COLUMNS: &str = "id, sandbox_id, tenant, seq, generation, state, started_at, ended_at, reason, \
-     containers, cleaned_at";
-const LIVE: &str = "state IN ('starting', 'ready', 'stopping')";
-
-fn read(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
-    Ok(SessionRow {
-        id: row.get(0)?,
-        sandbox_id: row.get(1)?,
-        tenant: row.get(2)?,
-        seq: row.get(3)?,
-        generation: row.get(4)?,
-        state: row.get(5)?,
-        started_at: row.get(6)?,
-        ended_at: row.get(7)?,
-        reason: row.get(8)?,
-        containers: row.get::<_, Json<_>>(9)?.0,
-        cleaned_at: row.get(10)?,
-    })
-}
-
-fn get(db: &Connection, tenant: &Tenant, id: &str) -> Result<SessionRow, StoreError> {
-    let mut query =
-        db.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions WHERE id = ?1 AND tenant = ?2"))?;
-    found(query.query_row((id, tenant), read), "session", id)
-}
-
-/// The live session of a sandbox.
-pub(super) fn live(
-    db: &Connection,
-    tenant: &Tenant,
-    sandbox_id: &str,
-) -> Result<Option<SessionRow>, StoreError> {
-    let mut query = db.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM sessions WHERE sandbox_id = ?1 AND tenant = ?2 AND {LIVE}"
-    ))?;
-    Ok(query.query_row((sandbox_id, tenant), read).optional()?)
-}
-
-/// Marks the live session of a sandbox as stopping, within its deletion.
-pub(super) fn stop_live(db: &Connection, sandbox_id: &str, reason: &str) -> Result<(), StoreError> {
-    db.prepare_cached(
-        "UPDATE sessions SET state = 'stopping', reason = ?2 \
-         WHERE sandbox_id = ?1 AND state IN ('starting', 'ready')",
-    )?
-    .execute((sandbox_id, reason))?;
-    Ok(())
-}
-
-fn begin(
-    db: &Connection,
-    tenant: &Tenant,
-    sandbox_id: &str,
-    new: Vec<NewContainer>,
-    at: Millis,
-) -> Result<SessionRow, StoreError> {
-    if new.len() > MAX_CONTAINERS {
-        return Err(StoreError::TooLarge { field: "containers", max: MAX_CONTAINERS });
-    }
-    let sandbox = sandboxes::get(db, tenant, sandbox_id)?;
-    if sandbox.session.is_some() {
-        return Err(Conflict::SessionLive.into());
-    }
-    if let Some(expires_at) = sandbox.expires_at.filter(|expires_at| *expires_at <= at) {
-        return Err(Conflict::Expired { expires_at }.into());
-    }
-    let id = Kind::Session.mint();
-    let (seq, generation) = (sandbox.session_seq + 1, sandbox.generation + 1);
-    let mut containers = Vec::with_capacity(new.len());
-    for c in new {
-        for (field, text) in [("role", &c.role), ("adapter", &c.adapter)] {
-            cap(field, text, MAX_NAME)?;
-        }
-        cap_all("capabilities", c.capabilities.iter().chain(&c.primary_for))?;
-        containers.push(ContainerRow {
-            name: container_name(&id, generation, &c.role),
-            role: c.role,
-            container_ref: None,
-            adapter: c.adapter,
-            port: c.port,
-            capabilities: c.capabilities,
-            primary_for: c.primary_for,
-        });
-    }
-    db.prepare_cached(
-        "UPDATE sandboxes SET session_seq = ?2, generation = ?3, idle_expires_at = NULL WHERE id = ?1",
-    )?
-    .execute((sandbox_id, seq, generation))?;
-    db.prepare_cached(
-        "INSERT INTO sessions (id, sandbox_id, tenant, seq, generation, state, started_at, containers) \
-         VALUES (?1, ?2, ?3, ?4, ?5, 'starting', ?6, ?7)",
-    )?
-    .execute((&id, sandbox_id, tenant, seq, generation, at, Json(&containers)))?;
-    get(db, tenant, &id)
-}
-
-/// The session in that generation and live, or [`Conflict::Stale`].
-fn get_current(db: &Connection, tenant: &Tenant, key: &SessionKey) -> Result<SessionRow, StoreError> {
-    let session = get(db, tenant, &key.id)?;
-    if session.generation != key.generation || !session.state.is_live() {
-        return Err(Conflict::Stale.into());
-    }
-    Ok(session)
-}
-
-fn advance(
-    db: &Connection,
-    tenant: &Tenant,
-    key: &SessionKey,
-    step: &Transition,
-    at: Millis,
-) -> Result<SessionRow, StoreError> {
-    let session = get_current(db, tenant, key)?;
-    if !step.starts_from(session.state) {
-        return Err(Conflict::Stale.into());
-    }
-    let (failure, reason) = match step {
-        Transition::Ready => (None, None),
-        Transition::Stopping { reason } => (None, Some(reason)),
-        Transition::Ended => (None, None),
-        Transition::Failed(failure) | Transition::Lost(failure) => (Some(failure), Some(&failure.message)),
-    };
-    let target = step.target();
-    // The state read above is compared once more in the same statement: the rule holds by itself.
-    let changed = db
-        .prepare_cached(
-            "UPDATE sessions SET state = ?4, reason = coalesce(?5, reason), \
-             ended_at = CASE WHEN ?6 THEN NULL ELSE ?7 END, \
-             cleaned_at = CASE WHEN ?4 = 'ended' THEN ?7 ELSE cleaned_at END \
-             WHERE id = ?1 AND generation = ?2 AND state = ?3",
-        )?
-        .execute((
-            &key.id,
-            key.generation,
-            session.state,
-            target,
-            reason.map(|r| clip(r.clone(), MAX_MESSAGE)),
-            target.is_live(),
-            at,
-        ))?;
-    if changed == 0 {
-        return Err(Conflict::Stale.into());
-    }
-    match target {
-        SessionState::Ready | SessionState::Failed | SessionState::Lost => {
-            sandboxes::put_failure(db, &session.sandbox_id, failure)?;
-        }
-        SessionState::Starting | SessionState::Stopping | SessionState::Ended => {}
-    }
-    if !target.is_live() {
-        db.prepare_cached("UPDATE sandboxes SET idle_expires_at = NULL WHERE id = ?1")?
-            .execute([&session.sandbox_id])?;
-    }
-    get(db, tenant, &key.id)
-}
-
-fn query_all(db: &Connection, condition: &str) -> Result<Vec<SessionRow>, StoreError> {
-    let mut query = db.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM sessions WHERE {condition} ORDER BY id LIMIT {MAX_SCAN}"
-    ))?;
-    Ok(query.query_map([], read)?.collect::<Result<_, _>>()?)
-}
-
 impl Store {
     /// Writes the intent to start a session: the next number and generation, its containers named but not made.
     /// Refused while another is live, when the sandbox expired, and when it is gone.
@@ -433,18 +274,19 @@ impl Store {
         sandbox_id: &str,
     ) -> Result<Option<SessionRow>, StoreError> {
         let (owner, sandbox_id) = (tenant.clone(), sandbox_id.to_owned());
-        self.read(tenant, move |db| live(db, &owner, &sandbox_id)).await
+        self.read_row(tenant, move |db| live(db, &owner, &sandbox_id)).await
     }
 
     /// One session, live or not.
     pub async fn get_session(&self, tenant: &Tenant, id: &str) -> Result<SessionRow, StoreError> {
         let (owner, id) = (tenant.clone(), id.to_owned());
-        self.read(tenant, move |db| get(db, &owner, &id)).await
+        self.read_row(tenant, move |db| get(db, &owner, &id)).await
     }
 
     /// Every live session: what a Bay that starts adopts, finishes or undoes.
     pub async fn list_live_sessions(&self, system: &SystemContext) -> Result<Vec<SessionRow>, StoreError> {
-        self.read(system, |db| query_all(db, LIVE)).await
+        // Live sessions are never cleaned: said here, too, it lets the index of uncleaned ones answer.
+        self.read(system, |db| query_all(db, &format!("cleaned_at IS NULL AND {LIVE}"))).await
     }
 
     /// Everything half removed.
@@ -464,7 +306,7 @@ impl Store {
         name: &str,
     ) -> Result<Option<SessionRow>, StoreError> {
         let name = name.to_owned();
-        self.read(system, move |db| {
+        self.read_row(system, move |db| {
             // The name begins with the session's id in the driver's spelling; the row itself has the last word.
             let Some(id) = name.strip_prefix("bay-ses-").and_then(|rest| rest.get(..26)) else {
                 return Ok(None);

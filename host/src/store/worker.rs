@@ -1,7 +1,7 @@
 //! The threads that touch SQLite.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -12,8 +12,10 @@ use super::error::{OpenError, StoreError};
 use super::lock::DataDirLock;
 use super::queue::{FairQueue, Lane, Refused};
 
-/// Readers: reads are short, and there are as few cores to spare as threads here.
+/// Reader threads, for lists and for what waits: there are few cores to spare.
 pub(super) const READERS: usize = 2;
+/// Connections for reading one row without changing threads.
+pub(super) const POINT_READERS: usize = 4;
 /// Most writes that share one transaction and its fsync. Bounds how long the first of them waits for the last.
 const MAX_BATCH: usize = 64;
 
@@ -34,6 +36,7 @@ struct Answer {
 pub(super) struct Workers {
     writes: Arc<FairQueue<WriteJob>>,
     reads: Arc<FairQueue<ReadJob>>,
+    point_readers: Mutex<Vec<Connection>>,
     threads: Vec<JoinHandle<()>>,
     /// Released last, when no connection is left.
     _lock: DataDirLock,
@@ -49,11 +52,17 @@ impl Workers {
     pub(super) fn start(
         writer: Connection,
         readers: Vec<Connection>,
+        point_readers: Vec<Connection>,
         lock: DataDirLock,
     ) -> Result<Self, OpenError> {
         let (writes, reads) = (Arc::new(FairQueue::new()), Arc::new(FairQueue::new()));
-        let mut workers =
-            Self { writes: writes.clone(), reads: reads.clone(), threads: Vec::new(), _lock: lock };
+        let mut workers = Self {
+            writes: writes.clone(),
+            reads: reads.clone(),
+            point_readers: Mutex::new(point_readers),
+            threads: Vec::new(),
+            _lock: lock,
+        };
         workers.spawn("bay-store-write", move || write_loop(writer, &writes))?;
         for reader in readers {
             let reads = reads.clone();
@@ -80,7 +89,9 @@ impl Drop for Workers {
     fn drop(&mut self) {
         self.writes.close();
         self.reads.close();
-        for thread in self.threads.drain(..) {
+        self.point_readers().clear();
+        // Readers first: the writer's connection is the last and folds the log into the database.
+        for thread in self.threads.drain(..).rev() {
             // The loops catch panics of jobs; there is nobody left to tell of any other.
             let _ = thread.join();
         }
@@ -168,6 +179,21 @@ impl Store {
         receiver.await.map_err(|_| gone())?
     }
 
+    /// Reads a row by its key. Such a read takes some microseconds, a change of threads and back a hundred, so it
+    /// runs where the caller is as long as there is a connection to spare; else as [`Store::read`].
+    pub(super) async fn read_row<T: Send + 'static>(
+        &self,
+        lane: impl Into<Lane>,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let spare = self.workers.point_readers().pop();
+        let Some(db) = spare else { return self.read(lane, work).await };
+        // A panic unwinds into the caller, as it would from any function; the connection goes with it.
+        let answer = work(&db);
+        self.workers.point_readers().push(db);
+        answer
+    }
+
     /// Runs a read on a reader thread. It sees every write that was answered before it was asked.
     pub(super) async fn read<T: Send + 'static>(
         &self,
@@ -182,6 +208,13 @@ impl Store {
         });
         self.workers.reads.push(lane.into(), job).map_err(refusal)?;
         receiver.await.map_err(|_| gone())?
+    }
+}
+
+impl Workers {
+    fn point_readers(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        // Held for a push or a pop only.
+        self.point_readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,6 +15,7 @@ CREATE TABLE lockers (
 ) STRICT;
 CREATE INDEX lockers_list ON lockers (tenant, created_at, id) WHERE deleted_at IS NULL;
 CREATE UNIQUE INDEX lockers_name ON lockers (tenant, name) WHERE name IS NOT NULL AND deleted_at IS NULL;
+CREATE INDEX lockers_managed ON lockers (managed_by) WHERE managed_by IS NOT NULL;
 CREATE INDEX lockers_removal ON lockers (id) WHERE deleted_at IS NOT NULL;
 
 CREATE TABLE sandboxes (
@@ -68,19 +69,20 @@ CREATE TABLE executions (
     capability        TEXT NOT NULL,
     operation         TEXT NOT NULL,
     status            TEXT NOT NULL CHECK (status IN ('running', 'succeeded', 'failed', 'error', 'lost')),
-    code              TEXT,
-    description       TEXT,
-    tags              TEXT,
-    output            TEXT,
-    error             TEXT,
-    result            TEXT,
-    result_dropped    INTEGER NOT NULL DEFAULT 0,
     success           INTEGER,
     execution_time_ms INTEGER,
     plugin            TEXT NOT NULL,
     plugin_digest     TEXT NOT NULL,
     created_at        INTEGER NOT NULL,
-    ended_at          INTEGER
+    ended_at          INTEGER,
+    result_dropped    INTEGER NOT NULL DEFAULT 0,
+    -- What can be large comes last: SQLite walks a row from its beginning.
+    description       TEXT,
+    tags              TEXT,
+    code              TEXT,
+    output            TEXT,
+    error             TEXT,
+    result            TEXT
 ) STRICT;
 CREATE INDEX executions_list ON executions (sandbox_id, created_at, id);
 CREATE INDEX executions_running ON executions (id) WHERE status = 'running';
