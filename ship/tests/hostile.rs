@@ -353,7 +353,11 @@ fn user_code_cannot_see_signal_trace_or_read_the_agent() {
                         assert!(!answer.success, "/proc/{pid}/{file}: {answer:?}");
                     }
                 }
-                assert_eq!(client.shell_ok("stat -c %u /proc/1/environ /proc/2/environ"), "0\n0", "not dumpable");
+                assert_eq!(
+                    client.shell_ok("stat -c %u /proc/1/environ /proc/2/environ"),
+                    "0\n0",
+                    "not dumpable"
+                );
             }
             Isolation::NestedPid => {
                 // All that is visible is the nest and user code; the nest does not let itself be read.

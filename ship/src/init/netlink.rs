@@ -45,11 +45,24 @@ impl Prefix {
     }
 
     fn bytes(self) -> Vec<u8> {
-        match self.address {
-            IpAddr::V4(v4) => v4.octets().to_vec(),
-            IpAddr::V6(v6) => v6.octets().to_vec(),
-        }
+        octets(self.address)
     }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// Which packets a rule is about.
+pub(super) enum Which<'a> {
+    All,
+    /// Those to this destination.
+    To(Prefix),
+    /// Those of a socket (or a single message) tied to this interface.
+    TiedTo(&'a str),
 }
 
 /// A request under construction.
@@ -74,20 +87,25 @@ impl Message {
         self
     }
 
-    /// A rule: packets of `uids` (to `to`, where given) look into `table`.
-    pub(super) fn rule(family: u8, priority: u32, uids: (u32, u32), to: Option<Prefix>, table: u32) -> Self {
+    /// A rule: packets of `uids` (those that `which` tells) look into `table`.
+    pub(super) fn rule(family: u8, priority: u32, uids: (u32, u32), which: &Which<'_>, table: u32) -> Self {
         const FRA_DST: u16 = 1;
         const FRA_PRIORITY: u16 = 6;
         const FRA_TABLE: u16 = 15;
+        const FRA_OIFNAME: u16 = 17;
         const FRA_UID_RANGE: u16 = 20;
         const TO_TABLE: u8 = 1;
-        let dst_len = to.map_or(0, |prefix| prefix.length);
+        let dst_len = if let Which::To(prefix) = which { prefix.length } else { 0 };
         let fixed = [family, dst_len, 0, 0, 0, 0, 0, TO_TABLE, 0, 0, 0, 0];
         let mut message = Self::new(libc::RTM_NEWRULE, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &fixed)
             .attribute(FRA_PRIORITY, &priority.to_ne_bytes())
             .attribute(FRA_TABLE, &table.to_ne_bytes());
-        if let Some(prefix) = to {
-            message = message.attribute(FRA_DST, &prefix.bytes());
+        match which {
+            Which::All => {}
+            Which::To(prefix) => message = message.attribute(FRA_DST, &prefix.bytes()),
+            Which::TiedTo(name) => {
+                message = message.attribute(FRA_OIFNAME, &[name.as_bytes(), &[0]].concat())
+            }
         }
         let range = [uids.0.to_ne_bytes(), uids.1.to_ne_bytes()].concat();
         message.attribute(FRA_UID_RANGE, &range)
@@ -102,6 +120,39 @@ impl Message {
         Self::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &fixed)
             .attribute(RTA_DST, &to.bytes())
             .attribute(RTA_TABLE, &table.to_ne_bytes())
+    }
+
+    /// A route of `table` by way of a neighbour on an interface.
+    pub(super) fn via(to: Prefix, gateway: IpAddr, interface: u32, table: u32) -> Self {
+        const RTA_DST: u16 = 1;
+        const RTA_OIF: u16 = 4;
+        const RTA_GATEWAY: u16 = 5;
+        const RTA_TABLE: u16 = 15;
+        const PROTOCOL_STATIC: u8 = 4;
+        const UNICAST: u8 = 1;
+        const ONLINK: u32 = 4;
+        let mut fixed = vec![to.family(), to.length, 0, 0, 0, PROTOCOL_STATIC, 0, UNICAST];
+        fixed.extend(ONLINK.to_ne_bytes());
+        Self::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &fixed)
+            .attribute(RTA_DST, &to.bytes())
+            .attribute(RTA_GATEWAY, &octets(gateway))
+            .attribute(RTA_OIF, &interface.to_ne_bytes())
+            .attribute(RTA_TABLE, &table.to_ne_bytes())
+    }
+
+    /// A neighbour with this hardware address, for good.
+    pub(super) fn neighbour(address: IpAddr, hardware: [u8; 6], interface: u32) -> Self {
+        const NDA_DST: u16 = 1;
+        const NDA_LLADDR: u16 = 2;
+        const PERMANENT: u16 = 0x80;
+        let family = (if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }) as u8;
+        let mut fixed = vec![family, 0, 0, 0];
+        fixed.extend(interface.to_ne_bytes());
+        fixed.extend(PERMANENT.to_ne_bytes());
+        fixed.extend([0, 0]);
+        Self::new(libc::RTM_NEWNEIGH, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &fixed)
+            .attribute(NDA_DST, &octets(address))
+            .attribute(NDA_LLADDR, &hardware)
     }
 
     /// Brings up the interface with this index.
@@ -185,7 +236,7 @@ mod tests {
 
     #[test]
     fn messages_have_their_length_and_aligned_attributes() {
-        let message = Message::rule(2, 100, (1000, 1000), Prefix::parse("1.2.3.4"), 254).encode(1);
+        let message = Message::rule(2, 100, (1000, 1000), &Which::TiedTo("eth0"), 254).encode(1);
         assert_eq!(u32::from_ne_bytes(message[..4].try_into().unwrap()) as usize, message.len());
         assert_eq!(message.len() % 4, 0);
     }

@@ -1,23 +1,40 @@
 //! The network rules that init sets from inside, before it gives up NET_ADMIN.
 //!
 //! Policy routing for user code only: what is denied is unreachable for it, while the container's own addresses
-//! (the local table is asked first) and everything not denied work as before. What user code can still do with
-//! a socket tied to a device, seccomp refuses.
+//! (the local table is asked first) and everything not denied work as before.
+//!
+//! "Unreachable" alone does not hold (*tried*): for a message tied to an interface (`SO_BINDTODEVICE`, which
+//! seccomp refuses, and `IP_PKTINFO`, `IPV6_PKTINFO` and scope ids, which it cannot) IPv4 takes a destination
+//! without a route for a neighbour, and IPv6 passes over routes that are not of that interface; so every address of
+//! the machine at the other end answers. Such packets are therefore routed, by a rule of their own, to a neighbour
+//! that does not exist.
+//!
+//! What stays possible is to send multicast and broadcast on the link: the kernel asks no rule there, and only the
+//! other end can refuse them.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bay_ship_api::USER_ID;
 use bay_ship_api::init::NetworkSetup;
 
 use super::Stop;
-use super::netlink::{Message, Netlink, Prefix};
+use super::netlink::{Message, Netlink, Prefix, Which};
 
 /// Number of the table that holds the unreachable routes.
 const TABLE: u32 = 8123;
 const MAIN_TABLE: u32 = 254;
-/// Rules are asked in this order, both before the main table's own 32766.
+/// From here on one table an interface, with the routes to nobody.
+const NOBODY_TABLE: u32 = 8200;
+/// Rules are asked in this order, all before the main table's own 32766.
 const ALLOW_PRIORITY: u32 = 1000;
-const DENY_PRIORITY: u32 = 1001;
+const TIED_PRIORITY: u32 = 1001;
+const DENY_PRIORITY: u32 = 1002;
+/// The neighbour that does not exist: addresses that are never anybody's, and a hardware address that is nobody's,
+/// set for good so that no question about it is ever asked on the link.
+const NOBODY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
+const NOBODY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xdead, 0xbea7));
+const NOBODY_HARDWARE: [u8; 6] = [0x02, 0, 0, 0, 0, 0];
 const LOOPBACK_INDEX: i32 = 1;
 /// More prefixes than this are a mistake of the driver.
 const MAX_PREFIXES: usize = 1024;
@@ -43,13 +60,61 @@ fn policy_routes(deny: &[String], allow: &[String]) -> Result<(), Stop> {
     let user = (USER_ID, USER_ID);
     for to in allow {
         let family = family(to);
-        apply(&mut netlink, &Message::rule(family, ALLOW_PRIORITY, user, Some(to), MAIN_TABLE), family)?;
+        apply(
+            &mut netlink,
+            &Message::rule(family, ALLOW_PRIORITY, user, &Which::To(to), MAIN_TABLE),
+            family,
+        )?;
     }
-    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        apply(&mut netlink, &Message::rule(family, DENY_PRIORITY, user, None, TABLE), family)?;
+    for (table, interface) in (NOBODY_TABLE..).zip(&interfaces()?) {
+        tied_to(&mut netlink, interface, table, &deny)?;
+    }
+    for family in FAMILIES {
+        apply(&mut netlink, &Message::rule(family, DENY_PRIORITY, user, &Which::All, TABLE), family)?;
     }
     for to in deny {
         apply(&mut netlink, &Message::unreachable(to, TABLE), family(to))?;
+    }
+    Ok(())
+}
+
+const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
+
+struct Interface {
+    name: String,
+    index: u32,
+}
+
+/// All interfaces but the loopback.
+fn interfaces() -> Result<Vec<Interface>, Stop> {
+    let failed = |error: io::Error| format!("network rules: interfaces: {error}");
+    let list = std::fs::read_to_string("/proc/net/dev").map_err(failed)?;
+    let any = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)
+        .map_err(|error| failed(error.into()))?;
+    // Two lines of headings, then `name: counters`.
+    let names = list.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    names
+        .filter(|name| *name != "lo")
+        .map(|name| {
+            let index =
+                rustix::net::netdevice::name_to_index(&any, name).map_err(|error| failed(error.into()))?;
+            Ok(Interface { name: name.to_owned(), index })
+        })
+        .collect()
+}
+
+/// Sends what is tied to an interface and denied to the neighbour that does not exist.
+fn tied_to(netlink: &mut Netlink, interface: &Interface, table: u32, deny: &[Prefix]) -> Result<(), Stop> {
+    for (family, nobody) in FAMILIES.into_iter().zip([NOBODY_V4, NOBODY_V6]) {
+        let neighbour = Message::neighbour(nobody, NOBODY_HARDWARE, interface.index);
+        apply(netlink, &neighbour, family)?;
+        let rule =
+            Message::rule(family, TIED_PRIORITY, (USER_ID, USER_ID), &Which::TiedTo(&interface.name), table);
+        apply(netlink, &rule, family)?;
+    }
+    for to in deny {
+        let nobody = if to.address.is_ipv4() { NOBODY_V4 } else { NOBODY_V6 };
+        apply(netlink, &Message::via(*to, nobody, interface.index, table), family(*to))?;
     }
     Ok(())
 }
