@@ -36,6 +36,13 @@ pub struct Flags {
     pub listen: Option<SocketAddr>,
 }
 
+/// This process's environment, for [`Config::load`]. A variable that is not text is none of ours, and no reason to
+/// panic as `std::env::vars` does.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
