@@ -54,7 +54,9 @@ impl NestedBuild {
 
 /// The build script's own output directory.
 pub fn out_dir() -> Result<PathBuf, String> {
-    std::env::var_os("OUT_DIR").map(PathBuf::from).ok_or_else(|| "OUT_DIR is not set: not a build script".into())
+    std::env::var_os("OUT_DIR")
+        .map(PathBuf::from)
+        .ok_or_else(|| "OUT_DIR is not set: not a build script".into())
 }
 
 /// Tells cargo to run the build script again when one of these files, or a file in one of these directories,
@@ -102,7 +104,9 @@ fn require_target(target: &str) -> Result<(), String> {
     if out.status.success() && Path::new(libdir.trim()).is_dir() {
         return Ok(());
     }
-    Err(format!("the Rust target `{target}` is not installed: run `cargo xtask setup` (or `rustup target add {target}`)"))
+    Err(format!(
+        "the Rust target `{target}` is not installed: run `cargo xtask setup` (or `rustup target add {target}`)"
+    ))
 }
 
 /// The directory that cargo marked as a target directory; where there is no mark, the script's own one.
@@ -167,14 +171,23 @@ mod tests {
         for gone in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_RUSTC_WRAPPER"] {
             assert!(disturbs(OsStr::new(gone)), "{gone}");
         }
-        for gone in ["CARGO_PROFILE_RELEASE_LTO", "CARGO_CFG_TARGET_ARCH", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET"] {
+        for gone in
+            ["CARGO_PROFILE_RELEASE_LTO", "CARGO_CFG_TARGET_ARCH", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET"]
+        {
             assert!(disturbs(OsStr::new(gone)), "{gone}");
         }
     }
 
     #[test]
     fn where_crates_come_from_reaches_the_nested_one() {
-        for kept in ["CARGO", "CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_REGISTRIES_X_INDEX", "CARGO_HTTP_PROXY", "PATH"] {
+        for kept in [
+            "CARGO",
+            "CARGO_HOME",
+            "CARGO_NET_OFFLINE",
+            "CARGO_REGISTRIES_X_INDEX",
+            "CARGO_HTTP_PROXY",
+            "PATH",
+        ] {
             assert!(!disturbs(OsStr::new(kept)), "{kept}");
         }
     }

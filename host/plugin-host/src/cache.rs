@@ -192,3 +192,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), String> {
 fn sum_path(path: &Path) -> PathBuf {
     path.with_extension("sha256")
 }
+
+#[cfg(test)]
+#[path = "cache_tests.rs"]
+mod tests;

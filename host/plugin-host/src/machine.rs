@@ -33,6 +33,8 @@ use crate::{
 const MAX_FAILURE: usize = 1024;
 /// Most headers of a response that a guest is given.
 const MAX_HEADERS: usize = 64;
+/// How far past the deadline a guest may still make an answer of what came back just in time.
+const GRACE: Duration = Duration::from_millis(250);
 /// Most of a refused `forward` that a guest is given.
 const MAX_REFUSAL: usize = 64 << 10;
 
@@ -42,7 +44,8 @@ const MAX_REFUSAL: usize = 64 << 10;
 /// that is how a deadline reaches them.
 #[async_trait]
 pub trait Performer: Send + Sync {
-    /// Sends a request and reads the whole answer. The error is for the plugin and the log.
+    /// Sends a request and reads the whole answer. The error is for the plugin and the log; `timeout` where the
+    /// request's own time was up.
     async fn request(&self, request: PlannedRequest) -> Result<PlannedResponse, String>;
     /// Streams the caller's body to the runtime and the runtime's body to the caller, past the guest. An answer
     /// that is neither 2xx nor 304 is not streamed: it comes back in [`ForwardEnd::refusal`].
@@ -75,7 +78,9 @@ pub(crate) async fn run(
 ) -> Result<Outcome, PluginFault> {
     let lowered = crate::abi::v0_1::adapter::lower_call(call, config);
     let started = place
-        .run(bounds.limits.step_timeout, Some(bounds.deadline), |store| instance.start(store, &lowered))
+        .run(bounds.limits.step_timeout, Some(bounds.deadline + GRACE), |store| {
+            instance.start(store, &lowered)
+        })
         .await?;
     let (operation, first) = started.map_err(|e| place.fault(&e))?;
     drop(lowered);
@@ -114,7 +119,9 @@ async fn resume(
 ) -> Result<Action, PluginFault> {
     let event = lower_event(event);
     let resumed = place
-        .run(bounds.limits.step_timeout, Some(bounds.deadline), |store| operation.resume(store, &event))
+        .run(bounds.limits.step_timeout, Some(bounds.deadline + GRACE), |store| {
+            operation.resume(store, &event)
+        })
         .await?;
     lift_action(resumed.map_err(|e| place.fault(&e))?)
 }
@@ -151,6 +158,10 @@ async fn requests(
     }
     let performed = join_all(all.into_iter().map(|r| one(r, performer)));
     let Ok(results) = timeout_at(bounds.deadline, performed).await else { return Ok(Performed::TooLate) };
+    if results.iter().any(Result::is_err) && Instant::now() >= bounds.deadline {
+        // The performer's own clock was a little faster than this one.
+        return Ok(Performed::TooLate);
+    }
     let mut room = bounds.limits.max_response_bytes;
     let results = results.into_iter().map(|r| r.and_then(|response| fit(response, &mut room))).collect();
     Ok(Performed::Event(Event::Responses(results)))
@@ -201,6 +212,7 @@ async fn forward(
     bound_timeout(&mut request, bounds.deadline);
     match timeout_at(bounds.deadline, performer.forward(request)).await {
         Err(_) => Ok(Performed::TooLate),
+        Ok(Err(_)) if Instant::now() >= bounds.deadline => Ok(Performed::TooLate),
         Ok(Err(why)) => Ok(Performed::Event(Event::Forwarded(Err(failed(why))))),
         Ok(Ok(mut end)) => {
             if let Some(refusal) = &mut end.refusal {
@@ -211,8 +223,10 @@ async fn forward(
     }
 }
 
+/// A performer that gave up by its own clock says just `timeout`.
 fn failed(why: impl AsRef<str>) -> RequestFailure {
-    RequestFailure { kind: "failed", message: json::message(why.as_ref(), MAX_FAILURE) }
+    let kind = if why.as_ref() == "timeout" { "timeout" } else { "failed" };
+    RequestFailure { kind, message: json::message(why.as_ref(), MAX_FAILURE) }
 }
 
 fn broken(why: impl Into<String>) -> PluginFault {

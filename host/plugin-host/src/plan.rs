@@ -117,3 +117,7 @@ fn check_header(name: &str, value: &str) -> Result<(), String> {
 fn count(what: &str, count: usize, most: usize) -> Result<(), String> {
     if count <= most { Ok(()) } else { Err(format!("{count} {what}; at most {most} are allowed")) }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -183,7 +183,8 @@ impl AdapterPlugin {
         &self.manifest
     }
 
-    /// Runs one operation to its end: the guest plans, `performer` acts. Ends at `deadline` at the latest.
+    /// Runs one operation to its end: the guest plans, `performer` acts. Ends at `deadline`, or a moment
+    /// after it where the guest is still making its answer.
     pub async fn run(
         &self,
         call: Call,

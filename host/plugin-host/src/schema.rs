@@ -111,3 +111,7 @@ fn foreign_reference(schema: &Value) -> Option<&str> {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
 }
+
+#[cfg(test)]
+#[path = "schema_tests.rs"]
+mod tests;

@@ -70,6 +70,9 @@ fn python_exec() -> OperationSpec {
                 "examples": ["print(1 + 1)"] },
             "timeout": timeout(),
             "include_code": { "type": "boolean", "default": false, "description": "Repeat `code` in the answer." },
+            "context": { "type": "string", "enum": ["default"], "default": "default",
+                "description": "The one interpreter of the session." },
+            "expect_kernel": { "type": "null", "description": "Not in this version: refused rather than ignored." },
         }),
     );
     let output = object(
@@ -120,6 +123,8 @@ fn shell_exec() -> OperationSpec {
             "stdin": { "type": ["string", "null"], "default": null, "description": "Text for standard input." },
             "include_code": { "type": "boolean", "default": false,
                 "description": "Repeat `command` in the answer." },
+            "background": { "type": "boolean", "enum": [false], "default": false,
+                "description": "Not in this version: `true` is refused rather than ignored." },
         }),
     );
     let output = object(

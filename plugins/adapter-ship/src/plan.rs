@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use bay_ship_api::http::{
-    DeleteFileRequest, ListDirRequest, PythonExecRequest, ReadFileRequest, ShellExecRequest, WriteFileRequest,
+    DeleteFileRequest, ListDirRequest, PythonExecRequest, ReadFileRequest, ShellExecRequest,
 };
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::answer::{Reader, fault};
 use crate::exports::bay::plugin::adapter::{Action, Call, HttpRequest, Target};
@@ -37,6 +37,20 @@ struct ShellInput {
     include_code: bool,
 }
 
+/// As Ship's own type, but with the content as it is: it can be 8 MiB, which need not be decoded here.
+#[derive(Deserialize, Serialize)]
+struct WriteFile<'a> {
+    path: String,
+    #[serde(borrow)]
+    content: &'a RawValue,
+    encoding: Option<String>,
+    mode: Option<u32>,
+    #[serde(default)]
+    append: bool,
+    expected_size: Option<u64>,
+    if_match: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct PathInput {
     path: String,
@@ -60,7 +74,7 @@ pub fn plan(call: &Call) -> Result<Plan, Fault> {
             post(&["fs", "read_file"], &input::<ReadFileRequest>(call)?, Reader::ReadFile)
         }
         ("filesystem", "write_file") => {
-            post(&["fs", "write_file"], &input::<WriteFileRequest>(call)?, Reader::WriteFile)
+            post(&["fs", "write_file"], &input::<WriteFile>(call)?, Reader::WriteFile)
         }
         ("filesystem", "delete_file") => {
             post(&["fs", "delete_file"], &input::<DeleteFileRequest>(call)?, Reader::DeleteFile)
@@ -86,7 +100,7 @@ pub fn plan(call: &Call) -> Result<Plan, Fault> {
 }
 
 /// The host has validated the input; a mismatch here means that schema and code disagree.
-fn input<T: DeserializeOwned>(call: &Call) -> Result<T, Fault> {
+fn input<'a, T: Deserialize<'a>>(call: &'a Call) -> Result<T, Fault> {
     serde_json::from_str(&call.input)
         .map_err(|e| fault("validation_error", format!("the input does not fit this operation: {e}")))
 }
