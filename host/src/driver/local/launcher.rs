@@ -53,6 +53,11 @@ const DENIED_TABLE: u8 = 100;
 const RESOLVER_PRIORITY: u32 = 100;
 const DENIED_PRIORITY: u32 = 200;
 
+/// What a resolver is reached by, and nothing else of it.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const DNS: u16 = 53;
+
 /// What to launch.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
@@ -313,9 +318,11 @@ fn deny(denied: &[Prefix], resolvers: &[Ipv4Addr]) -> io::Result<()> {
         netlink.add_unreachable(DENIED_TABLE, *address, *bits)?;
     }
     for resolver in resolvers {
-        netlink.add_rule(RESOLVER_PRIORITY, Some(*resolver), MAIN_TABLE)?;
+        for protocol in [TCP, UDP] {
+            netlink.add_port_rule(RESOLVER_PRIORITY, MAIN_TABLE, *resolver, protocol, DNS)?;
+        }
     }
-    netlink.add_rule(DENIED_PRIORITY, None, DENIED_TABLE)
+    netlink.add_rule(DENIED_PRIORITY, DENIED_TABLE)
 }
 
 /// Leaves behind what would otherwise be inherited silently.

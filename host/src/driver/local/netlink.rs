@@ -45,6 +45,8 @@ const RTN_UNREACHABLE: u8 = 7;
 const FR_ACT_TO_TABLE: u8 = 1;
 const FRA_DST: u16 = 1;
 const FRA_PRIORITY: u16 = 6;
+const FRA_IP_PROTO: u16 = 22;
+const FRA_DPORT_RANGE: u16 = 24;
 
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
@@ -208,14 +210,28 @@ impl Netlink {
         self.request(message)
     }
 
-    /// Has a table looked into, for one address or for all, before rules of a higher `priority`.
-    pub(super) fn add_rule(&mut self, priority: u32, to: Option<Ipv4Addr>, table: u8) -> io::Result<()> {
+    /// Has a table looked into for everything, before rules of a higher `priority`.
+    pub(super) fn add_rule(&mut self, priority: u32, table: u8) -> io::Result<()> {
         let mut message = self.message(RTM_NEWRULE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
-        message.0.extend(header(if to.is_some() { 32 } else { 0 }, table, 0, FR_ACT_TO_TABLE));
-        if let Some(address) = to {
-            message.attribute(FRA_DST, &address.octets());
-        }
+        message.0.extend(header(0, table, 0, FR_ACT_TO_TABLE));
         message.attribute(FRA_PRIORITY, &priority.to_ne_bytes());
+        self.request(message)
+    }
+
+    /// The same for one port of one address, over one protocol (6 is TCP, 17 UDP).
+    pub(super) fn add_port_rule(
+        &mut self,
+        priority: u32,
+        table: u8,
+        to: Ipv4Addr,
+        protocol: u8,
+        port: u16,
+    ) -> io::Result<()> {
+        let mut message = self.message(RTM_NEWRULE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
+        message.0.extend(header(32, table, 0, FR_ACT_TO_TABLE));
+        let range = [port.to_ne_bytes(), port.to_ne_bytes()].concat();
+        message.attribute(FRA_DST, &to.octets()).attribute(FRA_PRIORITY, &priority.to_ne_bytes());
+        message.attribute(FRA_IP_PROTO, &[protocol]).attribute(FRA_DPORT_RANGE, &range);
         self.request(message)
     }
 

@@ -53,7 +53,8 @@ pub(super) fn probe(options: &LocalOptions, launcher: Launcher) -> Result<Inner,
 
     let trial =
         Trial { bwrap: &bwrap, launcher: &launcher, run: &run, run_path: &run_path, etc: &etc, privileged };
-    trial.run()?;
+    sweep(&run, &run_path).map_err(io_error("tidy the run directory"))?;
+    trial.run(None)?;
 
     let cgroups = Cgroups::probe(&options.instance_id);
     let mut notes = Vec::new();
@@ -63,7 +64,7 @@ pub(super) fn probe(options: &LocalOptions, launcher: Launcher) -> Result<Inner,
                 .to_owned(),
         );
     }
-    let egress = egress(options, privileged, &run, &run_path, &mut notes);
+    let egress = egress(options, &trial, &mut notes);
     let system_has_kernel = python::system_has_kernel();
     if python::automatic(&data_dir, system_has_kernel) == python::Choice::None {
         notes.push(
@@ -143,17 +144,13 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn egress(
-    options: &LocalOptions,
-    privileged: bool,
-    run: &RunDir,
-    run_path: &Path,
-    notes: &mut Vec<String>,
-) -> Egress {
-    let found = if privileged {
-        Veths::new(&options.instance_id, run_path, &attached(run)).map(Egress::Veths)
+fn egress(options: &LocalOptions, trial: &Trial<'_>, notes: &mut Vec<String>) -> Egress {
+    let found = if trial.privileged {
+        Veths::new(&options.instance_id, trial.run_path, &attached(trial.run)).map(Egress::Veths)
     } else {
-        pasta::available().map(|()| Egress::Pasta)
+        let tried =
+            || trial.run(Some(Attached::Pasta)).map_err(|error| format!("pasta does not work here: {error}"));
+        pasta::available().and_then(|()| tried()).map(|()| Egress::Pasta)
     };
     match found {
         Ok(egress) => {
@@ -176,6 +173,21 @@ fn attached(run: &RunDir) -> Vec<Attached> {
     names.into_iter().filter_map(state).collect()
 }
 
+/// Removes what a Bay that was killed left half made, and generated directories that no container can be using.
+fn sweep(run: &RunDir, run_path: &Path) -> io::Result<()> {
+    let containers = run.names()?;
+    for entry in fs::read_dir(run_path)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let generated = name.starts_with("etc-");
+        let unused = if generated { containers.is_empty() } else { !containers.contains(&name) };
+        if unused && entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 struct Trial<'a> {
     bwrap: &'a Path,
     launcher: &'a Launcher,
@@ -187,19 +199,19 @@ struct Trial<'a> {
 
 impl Trial<'_> {
     /// Runs a sandbox that ends at once.
-    fn run(&self) -> Result<(), DriverError> {
+    fn run(&self, network: Option<Attached>) -> Result<(), DriverError> {
         // Two Bays cannot share a data directory, so a constant name is enough; no container can be called so.
-        let name = format!("trial-{}", std::process::id());
-        let _ = self.run.remove(&name);
-        let outcome = self.attempt(&name);
-        let log = (self.run.entry(&name).ok().flatten())
+        let name = ".trial";
+        let _ = self.run.remove(name);
+        let outcome = self.attempt(name, network);
+        let log = (self.run.entry(name).ok().flatten())
             .and_then(|entry| entry.log_tail(2000).ok())
             .unwrap_or_default();
-        let _ = self.run.remove(&name);
+        let _ = self.run.remove(name);
         outcome.map_err(|error| explain(&error, &String::from_utf8_lossy(&log), self.privileged))
     }
 
-    fn attempt(&self, name: &str) -> io::Result<()> {
+    fn attempt(&self, name: &str, network: Option<Attached>) -> io::Result<()> {
         let entry = self.run.create(name)?;
         let etc = self.etc.materialise(self.run_path, &[])?;
         let workspace = tempfile::tempdir_in(self.run_path)?;
@@ -225,7 +237,7 @@ impl Trial<'_> {
             boot_id: String::new(),
             role: "trial".to_owned(),
             groups: Vec::new(),
-            network: None,
+            network,
             started: None,
         };
         let config = InitConfig {
@@ -241,6 +253,9 @@ impl Trial<'_> {
         };
         match start::start(&request, &state, &config) {
             Ok(state) => {
+                if let Some(helper) = state.started.and_then(|started| started.helper) {
+                    pasta::end(helper)?;
+                }
                 let monitor =
                     state.started.and_then(|started| started.monitor.open().transpose()).transpose()?;
                 if let Some(monitor) = monitor

@@ -193,3 +193,38 @@ pub(super) async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool)
         tokio::task::yield_now().await;
     }
 }
+
+/// This binary and a place for temporary files, both for a user who is nobody on this machine.
+pub(super) struct OtherUser {
+    dir: tempfile::TempDir,
+}
+
+impl OtherUser {
+    const ID: u32 = 61_234;
+
+    pub(super) fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("bayuser").tempdir().unwrap();
+        let open_to_all = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        open_to_all(dir.path());
+        // Where this binary was built need not be open to others.
+        let binary = dir.path().join("tests");
+        fs::copy("/proc/self/exe", &binary).unwrap();
+        open_to_all(&binary);
+        let temporary = dir.path().join("tmp");
+        fs::create_dir(&temporary).unwrap();
+        std::os::unix::fs::chown(&temporary, Some(Self::ID), Some(Self::ID)).unwrap();
+        Self { dir }
+    }
+
+    /// This binary, to be run as that user.
+    pub(super) fn command(&self) -> std::process::Command {
+        let id = Self::ID.to_string();
+        let mut command = std::process::Command::new("setpriv");
+        command
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"])
+            .arg(self.dir.path().join("tests"));
+        command.env_clear().env("PATH", bwrap::PATH).env("TMPDIR", self.dir.path().join("tmp"));
+        command.current_dir("/").stdin(std::process::Stdio::null());
+        command
+    }
+}

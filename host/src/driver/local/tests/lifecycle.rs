@@ -92,7 +92,7 @@ async fn another_bay_adopts_what_runs() {
     bay.init(&container, "state['x'] = 41\nanswer = 0").await;
     let later = bay.again();
     let found = later.list().await.unwrap();
-    assert_eq!(found, [container.clone()]);
+    assert_eq!(found, std::slice::from_ref(&container));
     assert_eq!(later.inspect(&found[0]).await.unwrap(), ContainerStatus::Running);
     assert_eq!(ask(&later, &found[0], "answer = state['x'] + 1", false).await, 42);
     let waiting = tokio::spawn({
@@ -216,7 +216,7 @@ async fn containers_that_were_never_started_are_listed_and_destroyed() {
         bay.driver.inspect(&container).await.unwrap(),
         ContainerStatus::Exited { reason: "not started".to_owned() }
     );
-    assert_eq!(bay.again().list().await.unwrap(), [container.clone()]);
+    assert_eq!(bay.again().list().await.unwrap(), std::slice::from_ref(&container));
     bay.driver.destroy(&container).await.unwrap();
     assert!(bay.driver.list().await.unwrap().is_empty());
 }
@@ -236,31 +236,10 @@ fn the_whole_suite_passes_as_a_normal_user() {
     if !is_root() {
         return;
     }
-    let dir = tempfile::Builder::new().prefix("bayuser").tempdir().unwrap();
-    let set = |path: &std::path::Path, mode| {
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
-    };
-    set(dir.path(), 0o755);
-    // Where this binary was built need not be open to others.
-    let binary = dir.path().join("tests");
-    std::fs::copy("/proc/self/exe", &binary).unwrap();
-    set(&binary, 0o755);
-    let home = dir.path().join("tmp");
-    std::fs::create_dir(&home).unwrap();
-    std::os::unix::fs::chown(&home, Some(61_234), Some(61_234)).unwrap();
+    let other = OtherUser::new();
     let module = module_path!().split_once("::").unwrap().1;
     let suite = module.split("::tests").next().unwrap();
-    let output = Command::new("setpriv")
-        .args(["--reuid", "61234", "--regid", "61234", "--clear-groups", "--"])
-        .arg(&binary)
-        .args([suite, "--test-threads=2"])
-        .env_clear()
-        .env("PATH", bwrap::PATH)
-        .env("TMPDIR", &home)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = other.command().args([suite, "--test-threads=2"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("no_switch_of_the_kernel_can_be_opened_for_writing ... ok"), "{text}");
