@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::auth::keys::ApiKey;
 use crate::auth::{Scope, SystemContext, Tenant};
@@ -33,7 +34,12 @@ pub struct App {
     pub driver: Arc<dyn Driver>,
     /// Names under which Bay answers.
     pub allowed_hosts: AllowedHosts,
+    /// Calls in flight, of all tenants.
+    pub slots: Arc<Semaphore>,
 }
+
+/// Most calls in flight: as many as the plugin host runs operations, since each is one.
+const MAX_CALLS: usize = 1024;
 
 /// Whose key it was.
 pub struct KeyOwner {
@@ -80,7 +86,8 @@ impl App {
             (env.store.clone(), Arc::clone(&env.profiles), Arc::clone(&env.driver));
         let sessions = Sessions::new(Arc::new(env));
         let plugins = ArcSwap::new(plugins);
-        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts })
+        let slots = Arc::new(Semaphore::new(MAX_CALLS));
+        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts, slots })
     }
 
     /// Whose key this is. An unknown id and a wrong secret take the same path and give the same answer.

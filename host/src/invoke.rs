@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::app::App;
 use crate::auth::OpContext;
@@ -61,13 +61,15 @@ pub async fn invoke(
     let admitted = passed(stages, Stage::Admit, admitted)?;
     let admitted = passed(stages, Stage::Rules, admit::rules(context, admitted).await)?;
     let routed = passed(stages, Stage::Route, admit::route(app, admitted).await)?;
+    // Work outlives its client, so it is work that is bounded, not connections.
+    let slot = dispatch::slot(app)?;
     let recorded = Recorded::intend(app, context, &routed).await;
     let recorded = passed(stages, Stage::Record, recorded)?;
 
     let wait = routed.admitted.wait();
     let execution_id = recorded.execution_id().map(str::to_owned);
     let (answer, answered) = oneshot::channel();
-    let work = Work { app: Arc::clone(app), context: context.clone(), stages: Arc::clone(stages) };
+    let work = Work { app: Arc::clone(app), context: context.clone(), stages: Arc::clone(stages), _slot: slot };
     tokio::spawn(work.run(routed, recorded, caller, answer));
     match (tokio::time::timeout(wait, answered).await, execution_id) {
         (Ok(Ok(answer)), _) => answer,
@@ -87,6 +89,7 @@ struct Work {
     app: Arc<App>,
     context: OpContext,
     stages: Arc<Stages>,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Work {

@@ -112,7 +112,7 @@ pub async fn delete(app: &Arc<App>, context: &OpContext, id: &str) -> ApiResult<
     let deleted = app.store.delete_sandbox(&context.tenant, id, now_ms()).await?;
     app.sessions.remove(&deleted.sandbox, deleted.session.as_ref()).await?;
     let system = SystemContext::for_background();
-    app.store.erase_deleted_executions(&system).await?;
+    while app.store.erase_deleted_executions(&system).await? > 0 {}
     if deleted.locker.is_some() {
         // The volume's name was written by a start that may have ended only just now.
         let pending = app.store.list_pending_removals(&system).await?.lockers;

@@ -155,14 +155,20 @@ pub(crate) fn capture_pipe() -> Result<(pipe::Receiver, OwnedFd), Failure> {
     Ok((pipe::Receiver::from_owned_fd(read)?, write))
 }
 
+/// What is to be written into a program's stdin.
+struct Feed {
+    pipe: pipe::Sender,
+    bytes: Vec<u8>,
+}
+
 /// The program's stdin, and what to write into it.
-fn stdin(text: Option<String>) -> Result<(OwnedFd, Option<(pipe::Sender, Vec<u8>)>), Failure> {
+fn stdin(text: Option<String>) -> Result<(OwnedFd, Option<Feed>), Failure> {
     let Some(text) = text else {
         return Ok((dev_null()?, None));
     };
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(write.as_fd(), true)?;
-    Ok((read, Some((pipe::Sender::from_owned_fd(write)?, text.into_bytes()))))
+    Ok((read, Some(Feed { pipe: pipe::Sender::from_owned_fd(write)?, bytes: text.into_bytes() })))
 }
 
 /// Never a socket: bash takes a socket on stdin for a remote login and would read `.bashrc`.
@@ -182,7 +188,7 @@ async fn follow(
     mut process: Process,
     mut stdout: pipe::Receiver,
     mut stderr: pipe::Receiver,
-    feed: Option<(pipe::Sender, Vec<u8>)>,
+    feed: Option<Feed>,
     timeout: Duration,
 ) -> Ran {
     let (mut out, mut err) = (BoundedBytes::new(MAX_INLINE_OUTPUT), BoundedBytes::new(MAX_INLINE_OUTPUT));
@@ -192,7 +198,7 @@ async fn follow(
             tokio::join!(drain(&mut stdout, &mut out), drain(&mut stderr, &mut err));
         };
         let feeding = async {
-            if let Some((mut pipe, bytes)) = feed {
+            if let Some(Feed { mut pipe, bytes }) = feed {
                 // A program that does not read its stdin is no error.
                 let _ = pipe.write_all(&bytes).await;
             }
@@ -250,7 +256,7 @@ async fn follow(
 
 /// Takes what lies in a pipe right now: all that the program itself can have left there.
 fn rest(pipe: &pipe::Receiver, into: &mut BoundedBytes) {
-    let mut chunk = [0u8; 8192];
+    let mut chunk = vec![0u8; 8192];
     let mut left = PIPE_CAPACITY;
     while left > 0 {
         match pipe.try_read(&mut chunk) {
@@ -265,7 +271,7 @@ fn rest(pipe: &pipe::Receiver, into: &mut BoundedBytes) {
 
 /// Reads to the end, keeping only what the bound allows: a program must never be stopped by a full pipe.
 async fn drain(pipe: &mut pipe::Receiver, into: &mut BoundedBytes) {
-    let mut chunk = [0u8; 8192];
+    let mut chunk = vec![0u8; 8192];
     while let Ok(count) = pipe.read(&mut chunk).await {
         if count == 0 {
             return;

@@ -71,7 +71,7 @@ impl Options {
         });
         merge(&mut whole, self.config.clone());
         // A plugin's path is written as the file the harness puts down.
-        if let Some(plugins) = whole["plugins"].as_object_mut() {
+        if let Some(plugins) = whole.get_mut("plugins").and_then(Value::as_object_mut) {
             for plugin in plugins.values_mut() {
                 let Some(path) = plugin["path"].as_str().map(PathBuf::from) else { continue };
                 if path.is_relative() {

@@ -5,6 +5,7 @@
 //! component model's own concurrency is off, since plugins never wait.
 
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
@@ -18,8 +19,8 @@ const MEMORIES: u32 = 2;
 const TABLES: u32 = 10;
 /// Elements of one table; an interpreter needs 8,000.
 const TABLE_ELEMENTS: usize = 20_000;
-/// Fiber stack of one operation, touched only as far as it is used.
-const STACK_BYTES: usize = 512 << 10;
+/// Fiber stack of one operation, half of it the guest's; touched only as far as it is used. Interpreters recurse.
+const STACK_BYTES: usize = 1 << 20;
 /// What of a slot stays resident after use: a fresh instance of a small component then faults in nothing.
 const KEEP_MEMORY: usize = 192 << 10;
 /// The same of a table.
@@ -28,23 +29,47 @@ const KEEP_TABLE: usize = 16 << 10;
 const WARM_SLOTS: u32 = 32;
 
 /// Makes the engine. Each pooled memory reserves 4 GiB of address space, so that generated code needs no bounds
-/// checks; where the machine refuses that much (RLIMIT_AS), a pool as small as the memory bound is used instead.
+/// checks: 5 TiB for 1,024 operations, of which only what is touched costs anything. Where the machine refuses that
+/// much (RLIMIT_AS), every instance maps its own memory: slower to start, and it works.
 pub(crate) fn make(options: &HostOptions) -> Result<Engine, LoadError> {
-    match Engine::new(&config(options, None)) {
+    let mut roomy = common();
+    roomy.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
+    match Engine::new(&roomy) {
         Ok(engine) => Ok(engine),
-        Err(roomy) => {
-            tracing::warn!(
-                cause = format!("{roomy:#}"),
-                "no address space for a roomy pool of plugin memories"
-            );
-            let small = options.limits.memory_bytes as u64;
-            Engine::new(&config(options, Some(small))).map_err(|e| LoadError::Engine(format!("{e:#}")))
+        Err(why) => {
+            tracing::warn!(cause = format!("{why:#}"), "no address space for a pool of plugin instances");
+            modest(options).map_err(|e| LoadError::Engine(format!("{e:#}")))
         }
     }
 }
 
-fn config(options: &HostOptions, reservation: Option<u64>) -> Config {
-    // A u32 by `HostOptions::check`.
+/// An engine without a pool.
+fn modest(options: &HostOptions) -> wasmtime::Result<Engine> {
+    let mut config = common();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+        .memory_reservation(options.limits.memory_bytes as u64)
+        .memory_reservation_for_growth(0)
+        .memory_guard_size(64 << 10);
+    Engine::new(&config)
+}
+
+fn common() -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .cranelift_opt_level(OptLevel::Speed)
+        .async_stack_size(STACK_BYTES)
+        .max_wasm_stack(STACK_BYTES / 2)
+        // Names of functions are enough for a log line.
+        .wasm_backtrace_max_frames(NonZeroUsize::new(16));
+    config
+}
+
+fn pool(options: &HostOptions) -> PoolingAllocationConfig {
+    // `HostOptions::check` keeps it far below.
     let operations = u32::try_from(options.max_operations).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(operations)
@@ -64,21 +89,7 @@ fn config(options: &HostOptions, reservation: Option<u64>) -> Config {
     if PoolingAllocationConfig::is_pagemap_scan_available() {
         pool.pagemap_scan(Enabled::Yes);
     }
-    let mut config = Config::new();
-    config
-        .wasm_component_model(true)
-        .concurrency_support(false)
-        .epoch_interruption(true)
-        .cranelift_opt_level(OptLevel::Speed)
-        .async_stack_size(STACK_BYTES)
-        .max_wasm_stack(STACK_BYTES / 2)
-        // Names of functions are enough for a log line.
-        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16))
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    if let Some(bytes) = reservation {
-        config.memory_reservation(bytes).memory_guard_size(64 << 10);
-    }
-    config
+    pool
 }
 
 /// Changes whenever compiled code of one engine must not be run by another.
@@ -88,4 +99,18 @@ pub(crate) fn compatibility(engine: &Engine) -> u64 {
     let mut hasher = std::hash::SipHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wasmtime::component::Component;
+
+    #[test]
+    fn without_address_space_for_a_pool_components_still_compile() {
+        let options = HostOptions::new("/nonexistent");
+        let engine = modest(&options).unwrap();
+        assert!(Component::new(&engine, bay_embedded::RULES_DEFAULT).is_ok());
+        assert_ne!(compatibility(&engine), compatibility(&make(&options).unwrap()), "its code is another");
+    }
 }

@@ -37,8 +37,9 @@ impl Tenant {
 impl TryFrom<String> for Tenant {
     type Error = String;
     fn try_from(name: String) -> Result<Self, String> {
-        Self::new(&name)
-            .ok_or_else(|| format!("`{name}` is not a tenant name: 1-63 of a-z, 0-9, `_`, `-`, no sign first"))
+        Self::new(&name).ok_or_else(|| {
+            format!("`{name}` is not a tenant name: 1-63 of a-z, 0-9, `_`, `-`, no sign first")
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::app::create_key;
 use crate::auth::{Scope, Tenant};
-use crate::config::{Config, Flags};
+use crate::config::{environment, Config, Flags};
 use crate::instance::Instance;
 use crate::store::Store;
 
@@ -50,7 +50,7 @@ pub async fn run(command: KeyCommand) -> anyhow::Result<()> {
         anyhow::anyhow!("`{}` is not a tenant: 1-63 of a-z, 0-9, `_` and `-`, no sign first", args.tenant)
     })?;
     let flags = Flags { data_dir: args.data_dir, listen: None };
-    let config = Config::load(None, std::env::vars(), &flags)?;
+    let config = Config::load(None, environment(), &flags)?;
     let instance = Instance::open(&config.data_dir)?;
     let store = Store::open(instance.data_dir())?;
     let scopes = args.scopes.into_iter().map(|scope| match scope {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::config::{Config, Flags};
+use crate::config::{environment, Config, Flags};
 use crate::driver::local::ensure_python;
 use crate::instance::Instance;
 
@@ -28,7 +28,7 @@ pub struct InstallArgs {
 pub fn run(command: &PythonCommand) -> anyhow::Result<()> {
     let PythonCommand::Install(args) = command;
     let flags = Flags { data_dir: args.data_dir.clone(), listen: None };
-    let config = Config::load(None, std::env::vars(), &flags)?;
+    let config = Config::load(None, environment(), &flags)?;
     let instance = Instance::open(&config.data_dir)?;
     let python = ensure_python(instance.data_dir())?;
     writeln!(std::io::stdout(), "{}", python.display())?;

@@ -81,7 +81,7 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> QuickstartError
 /// and leaves it running, or stops it where `--once` says so.
 pub(super) async fn run(args: QuickstartArgs) -> anyhow::Result<()> {
     let flags = Flags { data_dir: args.data_dir, listen: None };
-    let data_dir = Config::load(None, std::env::vars(), &flags)?.data_dir;
+    let data_dir = Config::load(None, crate::config::environment(), &flags)?.data_dir;
     // Paths are printed for the person to paste elsewhere.
     let data_dir = std::path::absolute(&data_dir).map_err(io("cannot tell where the data directory is"))?;
     demonstrate(data_dir, args.once, &mut std::io::stdout()).await?;

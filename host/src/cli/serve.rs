@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::{App, create_key};
 use crate::auth::keys::ApiKey;
 use crate::auth::{Scope, SystemContext, Tenant};
-use crate::config::{Config, DriverKind, Flags, PluginLimits};
+use crate::config::{environment, Config, DriverKind, Flags, PluginLimits};
 use crate::driver::local::LocalDriver;
 use crate::driver::{Driver, LocalOptions};
 use crate::edge::{router, server};
@@ -46,7 +46,7 @@ pub struct ServeArgs {
 /// Runs until SIGTERM or SIGINT. Sandboxes go on; the next Bay on this data directory takes them over.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let flags = Flags { data_dir: args.data_dir, listen: args.listen };
-    let config = Config::load(args.config.as_deref(), std::env::vars(), &flags)?;
+    let config = Config::load(args.config.as_deref(), environment(), &flags)?;
     telemetry::init(&config.log)?;
     let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
         format!("cannot listen on {}; choose another with --listen", config.server.listen)

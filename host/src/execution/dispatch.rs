@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bay_plugin_host::{Call, CallContext, Fault, Outcome};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use super::Recorded;
@@ -22,6 +22,14 @@ const MAX_MESSAGE: usize = 8 << 10;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a caller is told to wait when a start takes longer than its budget: about a kernel's start.
 const START_RETRY: Duration = Duration::from_secs(2);
+
+/// A place among the calls in flight.
+pub fn slot(app: &App) -> ApiResult<OwnedSemaphorePermit> {
+    Arc::clone(&app.slots).try_acquire_owned().map_err(|_| {
+        ApiError::new(Code::Overloaded, "too many calls are in flight; try again shortly")
+            .after(Duration::from_secs(1))
+    })
+}
 
 /// A ready session, within the caller's budget; the start goes on beyond it.
 pub async fn start(app: &App, admitted: &Admitted) -> ApiResult<Lease> {

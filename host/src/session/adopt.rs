@@ -80,9 +80,12 @@ pub(crate) async fn remove_locker(
     locker: &LockerRow,
 ) -> ApiResult<()> {
     let env = sessions.env();
-    if let Some(volume) = &locker.backend_ref {
-        env.driver.volume_remove(volume).await?;
-    }
+    let volume = match &locker.backend_ref {
+        Some(volume) => volume.clone(),
+        // A crash between making a volume and noting it leaves one without a name; making it again finds it.
+        None => env.driver.volume_create(&locker.id).await?,
+    };
+    env.driver.volume_remove(&volume).await?;
     Ok(env.store.finish_locker_removal(system, &locker.id).await?)
 }
 

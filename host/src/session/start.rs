@@ -39,12 +39,11 @@ pub(super) async fn start(
                 .with(serde_json::json!({ "part": "profile" }))
         })?;
         check_network(env, &profile)?;
-        let volume = volume(env, sandbox).await?;
         let planned = profile.containers.iter().map(intent).collect();
         let session = env.store.begin_session(&sandbox.tenant, &sandbox.id, planned, now_ms()).await?;
-        Ok::<_, ApiError>((profile, volume, session))
+        Ok::<_, ApiError>((profile, session))
     };
-    let (profile, volume, session) = match planned.await {
+    let (profile, session) = match planned.await {
         Ok(planned) => planned,
         Err(error) => {
             // Nothing was begun, but the client who looks later should see why.
@@ -54,7 +53,7 @@ pub(super) async fn start(
             return Err(error);
         }
     };
-    match bring_up(env, sandbox, &profile, &volume, &session, cancel).await {
+    match bring_up(env, sandbox, &profile, &session, cancel).await {
         Ok(live) => Ok(live),
         Err(error) => {
             undo(env, sandbox, &session, &error, cancel.is_cancelled()).await;
@@ -78,7 +77,9 @@ fn check_network(env: &SessionEnv, profile: &Profile) -> ApiResult<()> {
 async fn volume(env: &SessionEnv, sandbox: &SandboxRow) -> ApiResult<String> {
     let locker = env.store.get_locker(&sandbox.tenant, &sandbox.locker_id).await?;
     let volume = env.driver.volume_create(&locker.id).await?;
-    env.store.set_locker_volume(&sandbox.tenant, &locker.id, &volume, now_ms()).await?;
+    if locker.backend_ref.as_ref() != Some(&volume) {
+        env.store.set_locker_volume(&sandbox.tenant, &locker.id, &volume, now_ms()).await?;
+    }
     Ok(volume)
 }
 
@@ -96,10 +97,11 @@ async fn bring_up(
     env: &SessionEnv,
     sandbox: &SandboxRow,
     profile: &Profile,
-    volume: &str,
     session: &SessionRow,
     cancel: &CancellationToken,
 ) -> ApiResult<Live> {
+    // After the intent: while a session lives, nothing removes its locker behind the volume's back.
+    let volume = volume(env, sandbox).await?;
     let mut rows = session.containers.clone();
     let mut containers = Vec::with_capacity(rows.len());
     for (index, wanted) in profile.containers.iter().enumerate() {
@@ -107,7 +109,7 @@ async fn bring_up(
             return Err(stopped_meanwhile());
         }
         let Some(row) = rows.get(index) else { break };
-        let spec = spec(env, sandbox, session, wanted, row, volume);
+        let spec = spec(env, sandbox, session, wanted, row, &volume);
         let init = init(env, sandbox, session, profile, wanted);
         let created = env.driver.create(&spec).await?;
         remember(env, sandbox, session, &mut rows, index, &created).await?;

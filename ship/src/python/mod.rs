@@ -11,6 +11,7 @@
 
 mod channel;
 mod kernel;
+mod launch;
 mod message;
 pub(crate) use message::hex;
 mod output;
@@ -23,7 +24,8 @@ use bay_ship_api::http::{PythonExecRequest, PythonExecResponse};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
-use self::kernel::{Ending, Guard, Kernel, StartFailure, end_words};
+use self::kernel::{Ending, Kernel, StartFailure, end_words};
+use self::launch::Guard;
 use self::output::{Collector, Gathered};
 use crate::agent::error::{Code, Failure};
 use crate::log;

@@ -14,3 +14,5 @@ mod python;
 mod sandboxes;
 #[cfg(test)]
 mod shell;
+#[cfg(test)]
+mod stages;
