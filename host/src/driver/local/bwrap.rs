@@ -84,6 +84,10 @@ pub(super) fn arguments(shape: Shape, parts: &Parts, rootfs: &Path) -> io::Resul
     args.add([&"--bind", &parts.workspace, &WORKSPACE]);
     args.add([&"--ro-bind", &parts.ship, &SHIP_PATH]);
     if let Some(python) = &parts.python {
+        // Directories that bubblewrap makes on the way to a mount are for uid 0 alone; user code must pass.
+        for parent in ["/opt", "/opt/bay"] {
+            args.add([&"--dir", &parent]);
+        }
         args.add([&"--ro-bind", python, &PYTHON_DIR]);
     }
     // The root and /dev are file systems in memory too, of no bounded size: nobody writes there.
