@@ -99,9 +99,13 @@ impl Bay {
             _alive: Some(alive),
         };
         bay.tenant_keys = bay.options.tenants.iter().map(|t| (t.clone(), bay.create_key(t))).collect();
+        if !bay.tenant_keys.is_empty() {
+            // Bay makes a first key only where there is none.
+            bay.key = Some(bay.create_key("default"));
+        }
         bay.launch(None)?;
         let written = std::fs::read_to_string(bay.home().join("key")).ok();
-        bay.key = written.map(|k| k.trim().to_owned()).filter(|k| !k.is_empty());
+        bay.key = bay.key.take().or_else(|| written.map(|k| k.trim().to_owned()).filter(|k| !k.is_empty()));
         Ok(bay)
     }
 

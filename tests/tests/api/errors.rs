@@ -28,7 +28,7 @@ fn every_refusal_has_the_error_body_and_starts_nothing() {
 }
 
 fn unknown_places(api: &Client) {
-    for target in ["/nope", "/v1", "/v1/nope", "/v1/sandboxes/x/y/z", "/V1/sandboxes", "//v1/sandboxes"] {
+    for target in ["/nope", "/v1", "/v1/nope", "/v1/sandboxes/x/y/z/w", "/V1/sandboxes", "//v1/sandboxes"] {
         api.get(target).error(404, "not_found");
     }
     for (method, target) in [
