@@ -86,7 +86,7 @@ pub(super) fn arguments(shape: Shape, parts: &Parts, rootfs: &Path) -> io::Resul
     if let Some(python) = &parts.python {
         // Directories that bubblewrap makes on the way to a mount are for uid 0 alone; user code must pass.
         for parent in ["/opt", "/opt/bay"] {
-            args.add([&"--dir", &parent]);
+            args.add([&"--perms", &"0755", &"--dir", &parent]);
         }
         args.add([&"--ro-bind", python, &PYTHON_DIR]);
     }

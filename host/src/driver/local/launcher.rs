@@ -299,8 +299,20 @@ fn no_ipv6() -> io::Result<()> {
     Ok(())
 }
 
+/// No IPv6 address for the interface, ever, not even link-local: so nothing is reached by it. The protocol itself stays
+/// on, for init sets its rules against IPv6 all the same, and the kernel refuses those where it is off.
+fn no_ipv6_address() -> io::Result<()> {
+    for (key, value) in [("addr_gen_mode", "1"), ("accept_ra", "0")] {
+        match fs::write(Path::new("/proc/sys/net/ipv6/conf").join(INSIDE).join(key), value) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn configure(addresses: Addresses) -> io::Result<()> {
-    no_ipv6()?;
+    no_ipv6_address()?;
     let mut netlink = Netlink::open()?;
     netlink.up(interface_index("lo")?)?;
     let index = interface_index(INSIDE)?;

@@ -45,10 +45,15 @@ async fn the_real_runtime_listens() {
         let mut stream = bay.driver.dial(&container, 8123).await.unwrap();
         // Ship speaks first in the handshake; without a right answer it hangs up, which is enough here.
         let mut first = [0_u8; 1];
-        let outcome = tokio::time::timeout(PATIENCE, tokio::io::AsyncReadExt::read(&mut stream, &mut first)).await;
+        let outcome =
+            tokio::time::timeout(PATIENCE, tokio::io::AsyncReadExt::read(&mut stream, &mut first)).await;
         let log = bay.driver.logs(&container, 4000).await.unwrap();
         println!("{network:?}: started {started:?}, first byte {:?}: {outcome:?}", begin.elapsed());
-        println!("{:?}; log: {}", bay.driver.inspect(&container).await.unwrap(), String::from_utf8_lossy(&log));
+        println!(
+            "{:?}; log: {}",
+            bay.driver.inspect(&container).await.unwrap(),
+            String::from_utf8_lossy(&log)
+        );
         bay.driver.destroy(&container).await.unwrap();
     }
 }
