@@ -159,7 +159,7 @@ fn disturbs(name: &OsStr) -> bool {
         return true;
     }
     let kept = |k: &&str| name == *k || (k.len() > 6 && name.starts_with(*k));
-    name.starts_with("CARGO") && !KEPT.iter().any(|k| kept(&k))
+    name.starts_with("CARGO") && !KEPT.iter().any(kept)
 }
 
 #[cfg(test)]

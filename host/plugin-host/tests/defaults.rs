@@ -1,5 +1,7 @@
 //! rules-default and router-default, and the examples that can stand in their place.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
 mod common;
 
 use std::time::Duration;

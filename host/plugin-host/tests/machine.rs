@@ -1,5 +1,7 @@
 //! The step machine: operations side by side, deadlines, and who is to blame.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
 mod common;
 
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bay_plugin_host::{
     FaultKind, ForwardEnd, HostOptions, Limits, Performer, PlannedRequest, PlannedResponse, Plugin,
-    PluginFault, PluginHost, PluginSpec,
+    PluginFault, PluginHost, PluginSpec, Target,
 };
 use common::*;
 use serde_json::json;
@@ -140,6 +142,60 @@ async fn a_dropped_call_gives_its_place_back() {
     let delete = call("filesystem", "delete_file", json!({ "path": "a" }));
     let ended = ship.run(delete, &Canned::json(200, json!({ "status": "ok" })), soon()).await;
     assert_eq!(reply(ended), json!({ "status": "ok" }));
+}
+
+/// Answers each of two requests with its path, when both are there.
+struct Pair(Barrier);
+
+#[async_trait]
+impl Performer for Pair {
+    async fn request(&self, request: PlannedRequest) -> Result<PlannedResponse, String> {
+        self.0.wait().await;
+        Ok(PlannedResponse { status: 200, headers: vec![], body: request.path.concat().into_bytes() })
+    }
+
+    async fn forward(&self, _: PlannedRequest) -> Result<ForwardEnd, String> {
+        Err("not here".into())
+    }
+}
+
+#[tokio::test]
+async fn requests_of_one_action_run_side_by_side_and_are_answered_in_order() {
+    let plugin = adapter("hostile-adapter", json!({ "mode": "pair" })).await;
+    let runtime = Pair(Barrier::new(2));
+    let answer = reply(plugin.run(call("python", "exec", json!({})), &runtime, soon()).await);
+    assert_eq!(answer, json!({ "came": ["first", "second"] }));
+}
+
+#[tokio::test]
+async fn a_requests_own_timeout_is_an_event_for_the_plugin() {
+    let plugin = adapter("hostile-adapter", json!({ "mode": "impatient" })).await;
+    let answer = reply(plugin.run(call("python", "exec", json!({})), &Silent, soon()).await);
+    assert_eq!(answer, json!({ "came": ["timeout"] }));
+}
+
+#[tokio::test]
+async fn a_grant_takes_two_keys() {
+    let with = |mode: &str, grants: &[&str]| {
+        let mut spec = PluginSpec::new("hostile-adapter", source("hostile-adapter"), json!({ "mode": mode }));
+        spec.grants = grants.iter().map(|g| (*g).to_owned()).collect();
+        spec
+    };
+    for (spec, performed) in [
+        (with("stranger", &["elsewhere"]), true),
+        (with("stranger", &[]), false),
+        // Allowed, but the manifest does not ask for it.
+        (with("unasked", &["unasked"]), false),
+    ] {
+        let Plugin::Adapter(plugin) = host().load(spec).await.unwrap() else { panic!("an adapter") };
+        let runtime = Canned::json(200, json!({}));
+        let ended = plugin.run(call("python", "exec", json!({})), &runtime, soon()).await;
+        assert_eq!(ended.is_ok(), performed, "{ended:?}");
+        assert_eq!(runtime.count(), usize::from(performed));
+        if performed {
+            assert_eq!(runtime.last().target, Target::Granted("elsewhere".into()));
+        }
+    }
 }
 
 #[tokio::test]

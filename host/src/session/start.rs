@@ -150,26 +150,23 @@ pub(super) async fn prove(
         client.wait_ready(env.start_timeout).await?;
         client.meta(META_TIMEOUT).await
     };
-    let failed = |why: String| {
-        tracing::warn!(container = %reference.name, why, "runtime did not come up");
-        ApiError::new(Code::RuntimeError, "the sandbox's runtime did not start; see Bay's log")
+    let why = tokio::select! {
+        meta = proven => match meta {
+            Ok(meta) if meta.runtime.api_version == RUNTIME_API => return Ok(meta),
+            Ok(meta) => format!("it speaks API {:?}", meta.runtime.api_version),
+            Err(error) => error.to_string(),
+        },
+        ended = env.driver.wait(reference) => match ended {
+            Ok(ContainerStatus::Exited { reason }) => reason,
+            Ok(ContainerStatus::Missing | ContainerStatus::Running) => "gone".to_owned(),
+            Err(error) => error.to_string(),
+        },
     };
-    let meta = tokio::select! {
-        meta = proven => meta.map_err(|e| failed(e.to_string()))?,
-        ended = env.driver.wait(reference) => {
-            let reason = match ended {
-                Ok(ContainerStatus::Exited { reason }) => reason,
-                Ok(ContainerStatus::Missing | ContainerStatus::Running) => "gone".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            let log = env.driver.logs(reference, LOG_TAIL).await.unwrap_or_default();
-            return Err(failed(format!("{reason}; it said: {}", String::from_utf8_lossy(&log))));
-        }
-    };
-    if meta.runtime.api_version != RUNTIME_API {
-        return Err(failed(format!("it speaks API {:?}", meta.runtime.api_version)));
-    }
-    Ok(meta)
+    let log = env.driver.logs(reference, LOG_TAIL).await.unwrap_or_default();
+    tracing::warn!(
+        container = %reference.name, why, said = %String::from_utf8_lossy(&log), "runtime did not come up",
+    );
+    Err(ApiError::new(Code::RuntimeError, "the sandbox's runtime did not start; see Bay's log"))
 }
 
 /// Saves where a container is, so that a Bay that comes after this one finds it.

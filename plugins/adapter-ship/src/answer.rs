@@ -7,8 +7,8 @@ use bay_ship_api::http::{
     Entry, ErrorBody, ListDirResponse, PythonErrorDetail, ShellExecResponse, WriteFileResponse,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::bay::plugin::types::Fault;
 use crate::exports::bay::plugin::adapter::{Action, Event, ForwardEnd, HttpResponse, RequestError};
@@ -301,4 +301,3 @@ fn cut(text: &mut String, most: usize) {
         text.truncate(end);
     }
 }
-

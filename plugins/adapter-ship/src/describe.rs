@@ -77,7 +77,16 @@ fn python_exec() -> OperationSpec {
     );
     let output = object(
         "What the code did",
-        &["success", "output", "error", "error_detail", "data", "execution_time_ms", "kernel_seq", "truncated"],
+        &[
+            "success",
+            "output",
+            "error",
+            "error_detail",
+            "data",
+            "execution_time_ms",
+            "kernel_seq",
+            "truncated",
+        ],
         json!({
             "success": { "type": "boolean", "description": "False for an exception, a timeout or a lost kernel." },
             "output": { "type": "string", "description": "What was printed, then results as text." },
@@ -204,7 +213,11 @@ fn write_file() -> OperationSpec {
 }
 
 fn delete_file() -> OperationSpec {
-    let input = object("A path to delete", &["path"], json!({ "path": path("A file, or a directory with all beneath.") }));
+    let input = object(
+        "A path to delete",
+        &["path"],
+        json!({ "path": path("A file, or a directory with all beneath.") }),
+    );
     let output = object("Deleted", &["status"], json!({ "status": { "type": "string" } }));
     operation("delete_file", "Delete a file, or a directory with all beneath it.", &[], input, output)
 }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::answer::{Reader, fault};
-use crate::exports::bay::plugin::adapter::{Action, Call, HttpRequest, Target};
 use crate::bay::plugin::types::Fault;
+use crate::exports::bay::plugin::adapter::{Action, Call, HttpRequest, Target};
 
 /// What to do, and how to read what comes of it.
 pub struct Plan {

@@ -52,7 +52,9 @@ impl Guest for Rules {
             return Verdict::Deny("the input cannot be read".into());
         };
         match blocked(&config.blocked_words, &input) {
-            Some((field, word)) => Verdict::Deny(format!("`{field}` contains `{word}`, which is blocked here")),
+            Some((field, word)) => {
+                Verdict::Deny(format!("`{field}` contains `{word}`, which is blocked here"))
+            }
             None => Verdict::Allow,
         }
     }

@@ -27,6 +27,7 @@ use crate::python::Python;
 use crate::shell::Shell;
 use crate::spawner::child::drop_capabilities;
 use crate::spawner::client::Spawner;
+use crate::spawner::seccomp;
 use crate::sys;
 use crate::user::World;
 
@@ -107,6 +108,7 @@ fn give_up_privilege(isolation: Isolation) -> io::Result<()> {
     }
     drop_capabilities()?;
     rustix::thread::set_no_new_privs(true)?;
+    seccomp::install()?;
     // Changing ids may have changed this, too.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     Ok(())

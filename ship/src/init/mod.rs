@@ -81,9 +81,10 @@ fn run() -> Result<String, Stop> {
     )?;
     let (isolation, limits) = (config.isolation, config.limits);
     let agent = start_agent(config, listener, theirs, &ours, &signals)?;
-    let mould = Mould { isolation, limits, filter: seccomp::filter() };
+    let mould = Mould { isolation, limits };
     match isolation {
         Isolation::TwoUid => {
+            stop("seccomp", seccomp::install())?;
             let mut server = Server::new(ours, signals, mould, vec![agent]);
             stop("spawner", server.run()).map(|over| words(&over, agent))
         }

@@ -19,6 +19,7 @@ use rustix::thread::{UnshareFlags, set_name};
 use super::{Stop, stop};
 use crate::log;
 use crate::spawner::child::{Mould, drop_capabilities};
+use crate::spawner::seccomp;
 use crate::spawner::server::Server;
 use crate::sys::{self, Forked};
 
@@ -109,6 +110,7 @@ fn nest(agent: OwnedFd, mould: Mould, to_helper: OwnedFd) -> Result<(), Stop> {
     stop("dumpable", set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
     stop("capabilities", drop_capabilities())?;
     stop("no-new-privileges", rustix::thread::set_no_new_privs(true))?;
+    stop("seccomp", seccomp::install())?;
     // Signals from inside do not reach process 1; this descriptor is for SIGCHLD.
     let signals = stop("signals", sys::watch_signals())?;
     stop("report", rustix::io::write(&to_helper, &[1]))?;

@@ -105,7 +105,11 @@ fn interfaces() -> Result<Vec<Interface>, Stop> {
 
 /// Sends what is tied to an interface and denied to the neighbour that does not exist.
 fn tied_to(netlink: &mut Netlink, interface: &Interface, table: u32, deny: &[Prefix]) -> Result<(), Stop> {
+    let without_v6 = ipv6_is_off(&interface.name);
     for (family, nobody) in FAMILIES.into_iter().zip([NOBODY_V4, NOBODY_V6]) {
+        if nobody.is_ipv6() && without_v6 {
+            continue;
+        }
         let neighbour = Message::neighbour(nobody, NOBODY_HARDWARE, interface.index);
         apply(netlink, &neighbour, family)?;
         let rule =
@@ -113,10 +117,20 @@ fn tied_to(netlink: &mut Netlink, interface: &Interface, table: u32, deny: &[Pre
         apply(netlink, &rule, family)?;
     }
     for to in deny {
+        if to.address.is_ipv6() && without_v6 {
+            continue;
+        }
         let nobody = if to.address.is_ipv4() { NOBODY_V4 } else { NOBODY_V6 };
         apply(netlink, &Message::via(*to, nobody, interface.index, table), family(*to))?;
     }
     Ok(())
+}
+
+/// True where the interface carries no IPv6: the kernel takes no neighbour or route there, and drops what is tied
+/// to it. Only whoever owns the network namespace can turn it on again.
+fn ipv6_is_off(interface: &str) -> bool {
+    let setting = std::path::Path::new("/proc/sys/net/ipv6/conf").join(interface).join("disable_ipv6");
+    std::fs::read_to_string(setting).is_ok_and(|text| text.trim() == "1")
 }
 
 fn prefixes(list: &[String]) -> Result<Vec<Prefix>, Stop> {

@@ -1,4 +1,7 @@
 //! What a new user process does between fork and exec: give up everything, then become the program.
+//!
+//! The seccomp filter is not set here: the spawner runs under it already, and what it forks inherits it. Handing the
+//! kernel the same filter with every spawn would make it translate it every time.
 
 use std::ffi::CString;
 use std::io;
@@ -17,8 +20,6 @@ pub(crate) struct Mould {
     pub(crate) isolation: Isolation,
     /// Bounds of one process.
     pub(crate) limits: Limits,
-    /// The assembled seccomp filter.
-    pub(crate) filter: Vec<libc::sock_filter>,
 }
 
 /// One program to become.
@@ -72,8 +73,7 @@ fn prepare(mould: &Mould, program: &Program) -> Step<()> {
     }
     at("capabilities", drop_capabilities())?;
     at("no-new-privileges", rustix::thread::set_no_new_privs(true))?;
-    at("working directory", rustix::process::chdir(&*program.cwd))?;
-    at("seccomp", sys::install_filter(&mould.filter))
+    at("working directory", rustix::process::chdir(&*program.cwd))
 }
 
 fn take_user_ids(mark: Option<u32>) -> Step<()> {

@@ -1,4 +1,4 @@
-//! The filter that every user process runs under: no new user namespaces, none of the kernel's attack surface
+//! The filter that spawner, agent and every user process run under: no new user namespaces, none of the kernel's attack surface
 //! that code in a sandbox has no business with. Denied calls fail as if the kernel did not allow or have them.
 //!
 //! Written as a list of rules and assembled here, because two answers (EPERM and ENOSYS) and checks of single
@@ -161,7 +161,7 @@ fn listed(
     out
 }
 
-/// Assembles the filter: about a hundred and thirty instructions, built once and inherited by every spawn.
+/// Assembles the filter: about a hundred and thirty instructions.
 pub(crate) fn filter() -> Vec<sock_filter> {
     let mut out = vec![
         op(LOAD, OFFSET_ARCH, 0, 0),
@@ -205,6 +205,11 @@ pub(crate) fn filter() -> Vec<sock_filter> {
     }
     out.push(op(RETURN, ALLOW, 0, 0));
     out
+}
+
+/// Puts the calling thread, and all that it becomes and forks, under the filter. No-new-privileges must be set.
+pub(crate) fn install() -> std::io::Result<()> {
+    crate::sys::install_filter(&filter())
 }
 
 #[cfg(test)]

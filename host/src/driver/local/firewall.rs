@@ -28,8 +28,8 @@ pub(super) struct Rules {
     pub(super) pool: Ipv4Addr,
     /// Exempt on port 53.
     pub(super) resolvers: Vec<Ipv4Addr>,
-    /// Interfaces with a default route.
-    pub(super) uplinks: BTreeSet<String>,
+    /// Uplinks that forward for the sandboxes' sake alone.
+    pub(super) turned: BTreeSet<String>,
 }
 
 /// Interfaces on which Bay turned forwarding on, to be turned off again.
@@ -54,20 +54,23 @@ fn table(prefix: &str) -> String {
     format!("bay_{}", prefix.trim_end_matches('-'))
 }
 
-/// Replaces the table in one transaction and turns forwarding on where it must be.
-pub(super) fn install(rules: &Rules, memory: &Path) -> io::Result<()> {
-    let turned = turn_on(rules, memory)?;
-    command::run("nft", &["-f", "-"], Some(&script(rules, &turned)), NFT_LIMIT)?;
+/// Replaces the table in one transaction. Some 20 ms: not for the path of a start.
+pub(super) fn install(rules: &Rules) -> io::Result<()> {
+    command::run("nft", &["-f", "-"], Some(&script(rules)), NFT_LIMIT)?;
     pass_others(rules)
 }
 
-/// Removes the table and turns forwarding off where Bay turned it on.
-pub(super) fn remove(prefix: &str, memory: &Path) -> io::Result<()> {
+/// Removes the table.
+pub(super) fn remove(prefix: &str) -> io::Result<()> {
     let table = table(prefix);
     // Declared first, so that removing what isn't there is no error.
     let text = format!("table inet {table}\ndelete table inet {table}\n");
-    command::run("nft", &["-f", "-"], Some(&text), NFT_LIMIT)?;
-    if fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default().trim() == "0" {
+    command::run("nft", &["-f", "-"], Some(&text), NFT_LIMIT).map(drop)
+}
+
+/// Turns forwarding off where Bay turned it on, unless the machine has become a router meanwhile.
+pub(super) fn turn_off(memory: &Path) -> io::Result<()> {
+    if !is_router()? {
         for interface in remembered(memory) {
             let _ = fs::write(forwarding(&interface), "0");
         }
@@ -76,6 +79,10 @@ pub(super) fn remove(prefix: &str, memory: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+fn is_router() -> io::Result<bool> {
+    Ok(fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?.trim() == "1")
 }
 
 fn forwarding(interface: &str) -> std::path::PathBuf {
@@ -91,29 +98,32 @@ fn remembered(memory: &Path) -> BTreeSet<String> {
 }
 
 /// Answers to a sandbox come in through an uplink, so that must forward too. Where the machine is no router already,
-/// only these interfaces are made to, and the table lets them forward to sandboxes and nowhere else.
-fn turn_on(rules: &Rules, memory: &Path) -> io::Result<BTreeSet<String>> {
-    if fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?.trim() == "1" {
+/// only these interfaces are made to, and the table lets them forward to sandboxes and nowhere else: these are they.
+pub(super) fn to_turn_on(uplinks: &BTreeSet<String>, memory: &Path) -> io::Result<BTreeSet<String>> {
+    if is_router()? {
         return Ok(BTreeSet::new());
     }
-    let mut turned = remembered(memory);
-    turned.retain(|interface| rules.uplinks.contains(interface));
-    let off: Vec<&String> = rules
-        .uplinks
-        .iter()
-        .filter(|interface| fs::read_to_string(forwarding(interface)).is_ok_and(|value| value.trim() == "0"))
-        .collect();
-    turned.extend(off.iter().map(|interface| (*interface).clone()));
-    let note = Turned { boot_id: boot_id()?, interfaces: turned.clone() };
-    fs::write(memory, serde_json::to_vec(&note).map_err(io::Error::other)?)?;
-    for interface in off {
-        fs::write(forwarding(interface), "1")?;
-    }
-    Ok(turned)
+    let turned = remembered(memory);
+    let closed =
+        |interface: &&String| fs::read_to_string(forwarding(interface)).is_ok_and(|on| on.trim() == "0");
+    Ok(uplinks.iter().filter(|interface| turned.contains(*interface) || closed(interface)).cloned().collect())
 }
 
-fn script(rules: &Rules, turned: &BTreeSet<String>) -> String {
-    let Rules { prefix, pool, resolvers, .. } = rules;
+/// Turns forwarding on for these, noted beforehand.
+pub(super) fn turn_on(interfaces: &BTreeSet<String>, memory: &Path) -> io::Result<()> {
+    if interfaces.is_empty() {
+        return Ok(());
+    }
+    let note = Turned { boot_id: boot_id()?, interfaces: interfaces.clone() };
+    fs::write(memory, serde_json::to_vec(&note).map_err(io::Error::other)?)?;
+    for interface in interfaces {
+        fs::write(forwarding(interface), "1")?;
+    }
+    Ok(())
+}
+
+fn script(rules: &Rules) -> String {
+    let Rules { prefix, pool, resolvers, turned } = rules;
     let table = table(prefix);
     let list = |parts: Vec<String>| parts.join(", ");
     let denied = list(DENIED.iter().map(|(address, bits)| format!("{address}/{bits}")).collect());
@@ -192,13 +202,13 @@ mod tests {
             prefix: "byabc123-".into(),
             pool: Ipv4Addr::new(10, 210, 0, 0),
             resolvers: vec![Ipv4Addr::new(10, 0, 0, 2)],
-            uplinks: BTreeSet::new(),
+            turned: BTreeSet::new(),
         }
     }
 
     #[test]
     fn the_resolver_is_let_through_before_the_private_range_it_is_in_is_dropped() {
-        let text = script(&rules(), &BTreeSet::new());
+        let text = script(&rules());
         let at = |needle: &str| text.find(needle).unwrap();
         assert!(at("th dport 53 accept") < at("10.0.0.0/8"));
         assert!(at("ip saddr != 10.210.0.0/16 drop") < at("th dport 53 accept"));
@@ -206,7 +216,7 @@ mod tests {
 
     #[test]
     fn an_uplink_that_bay_made_forward_forwards_to_sandboxes_only() {
-        let text = script(&rules(), &BTreeSet::from(["eth0".to_owned()]));
+        let text = script(&Rules { turned: BTreeSet::from(["eth0".to_owned()]), ..rules() });
         assert!(text.contains("iifname \"eth0\" oifname != \"byabc123-*\" drop"));
     }
 

@@ -231,7 +231,25 @@ impl Veths {
         };
         firewall::available()?;
         let memory = run.join("forwarding.json");
-        Ok(Self { prefix, pool, memory, state: Mutex::new(Allocation { used, installed: None }) })
+        let veths = Self { prefix, pool, memory, state: Mutex::new(Allocation { used, installed: None }) };
+        // Now rather than at the first start, which has no 20 ms to spare.
+        veths.stand(&mut veths.lock(), &resolvers()).map_err(|error| format!("no firewall: {error}"))?;
+        Ok(veths)
+    }
+
+    /// Sees to it that the firewall stands as this host's network needs it now.
+    fn stand(&self, state: &mut Allocation, resolvers: &[Ipv4Addr]) -> io::Result<()> {
+        let rules = Rules {
+            prefix: self.prefix.clone(),
+            pool: self.pool,
+            resolvers: resolvers.to_vec(),
+            turned: firewall::to_turn_on(&uplinks(&routes()), &self.memory)?,
+        };
+        if state.installed.as_ref() != Some(&rules) {
+            firewall::install(&rules)?;
+            state.installed = Some(rules);
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Allocation> {
@@ -245,21 +263,15 @@ impl Veths {
         let subnet = (0..SUBNETS)
             .find(|subnet| !state.used.contains(subnet))
             .ok_or_else(|| io::Error::other("every network of the address pool is in use"))?;
-        let rules = Rules {
-            prefix: self.prefix.clone(),
-            pool: self.pool,
-            resolvers: resolvers.to_vec(),
-            uplinks: uplinks(&routes()),
-        };
-        if state.installed.as_ref() != Some(&rules) {
-            firewall::install(&rules, &self.memory)?;
-            state.installed = Some(rules);
+        self.stand(&mut state, resolvers)?;
+        if let Some(rules) = &state.installed {
+            firewall::turn_on(&rules.turned, &self.memory)?;
         }
         state.used.insert(subnet);
         Ok(Attached::Veth { interface: format!("{}{subnet}", self.prefix), subnet, pool: self.pool })
     }
 
-    /// Gives it back; with the last one the firewall goes too.
+    /// Gives it back; after the last one nothing is forwarded any more.
     pub(super) fn release(&self, attached: &Attached) -> io::Result<()> {
         let Attached::Veth { interface, subnet, pool } = attached else { return Ok(()) };
         let mut state = self.lock();
@@ -271,8 +283,7 @@ impl Veths {
             state.used.remove(subnet);
         }
         if state.used.is_empty() {
-            state.installed = None;
-            firewall::remove(&self.prefix, &self.memory)?;
+            firewall::turn_off(&self.memory)?;
         }
         Ok(())
     }
@@ -304,6 +315,19 @@ impl Veths {
             let _ = netlink.delete(interface);
         }
         outcome
+    }
+}
+
+impl Drop for Veths {
+    /// The firewall outlives this Bay only where sandboxes do.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if state.installed.is_some()
+            && state.used.is_empty()
+            && let Err(error) = firewall::remove(&self.prefix)
+        {
+            tracing::warn!(%error, "the firewall's table was not removed");
+        }
     }
 }
 

@@ -16,12 +16,9 @@ impl Guest for Router {
 
     fn choose(_config: String, request: RouteRequest) -> Answer {
         match request.containers.into_iter().find(|c| c.capabilities.contains(&request.capability)) {
-            Some(c) => Answer::Route(Route {
-                container: c.name,
-                adapter: c.adapter,
-                timeout_ms: None,
-                retries: 0,
-            }),
+            Some(c) => {
+                Answer::Route(Route { container: c.name, adapter: c.adapter, timeout_ms: None, retries: 0 })
+            }
             None => Answer::Unroutable("router-first found no container".into()),
         }
     }

@@ -43,7 +43,8 @@ impl Guest for Hostile {
         let mut files = files.to_vec();
         files.push(operation("download", &["streams"]));
         let mut python = operation("exec", &["records"]);
-        let mut wants = vec![GrantWanted { name: "elsewhere".into(), reason: "to see whether asking helps".into() }];
+        let mut wants =
+            vec![GrantWanted { name: "elsewhere".into(), reason: "to see whether asking helps".into() }];
         match mode.as_str() {
             "describe-trap" => misbehave("trap"),
             "describe-spin" => misbehave("spin"),
@@ -112,8 +113,14 @@ impl Operation {
             "flood" => Action::Requests(vec![get(&["health"]); 1000]),
             "no-requests" => Action::Requests(Vec::new()),
             "forward" => Action::Forward(get(&["fs", "download"])),
-            "forward-body" => Action::Forward(HttpRequest { body: Some(vec![1]), ..get(&["fs", "download"]) }),
+            "forward-body" => {
+                Action::Forward(HttpRequest { body: Some(vec![1]), ..get(&["fs", "download"]) })
+            }
             "stranger" => ask(|r| r.target = Target::Granted("elsewhere".into())),
+            // Not in the manifest's wants.
+            "unasked" => ask(|r| r.target = Target::Granted("unasked".into())),
+            "impatient" => ask(|r| r.timeout_ms = Some(50)),
+            "pair" => Action::Requests(vec![get(&["first"]), get(&["second"])]),
             "method" => ask(|r| r.method = "CONNECT".into()),
             "dotdot" => ask(|r| r.path = vec!["..".into(), "etc".into()]),
             "empty-segment" => ask(|r| r.path.push(String::new())),
@@ -153,7 +160,15 @@ impl GuestOperation for Operation {
         self.act()
     }
 
-    fn resume(&self, _event: Event) -> Action {
+    fn resume(&self, event: Event) -> Action {
+        // What came back, for tests of the host.
+        if let ("impatient" | "pair" | "stranger", Event::Responses(all)) = (self.mode.as_str(), &event) {
+            let shown = all.iter().map(|r| match r {
+                Ok(response) => String::from_utf8_lossy(&response.body).into_owned(),
+                Err(error) => error.kind.clone(),
+            });
+            return Action::Reply(json!({ "came": shown.collect::<Vec<_>>() }).to_string());
+        }
         if let Some(mode) = self.mode.strip_suffix("-later") {
             misbehave(mode);
         }

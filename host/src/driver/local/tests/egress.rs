@@ -188,8 +188,12 @@ async fn as_root_with_an_internet() {
     for container in later.list().await.unwrap() {
         later.destroy(&container).await.unwrap();
     }
-    assert!(!nft(&["list", "tables"]).contains("bay_by"), "the firewall goes with the last sandbox");
     assert_eq!(forwarding(), "0");
+    drop(later);
+    assert!(
+        !nft(&["list", "tables"]).contains("bay_by"),
+        "the firewall goes with the Bay that leaves nothing"
+    );
     let links = command::run("ip", &["-brief", "link"], None, PATIENCE).unwrap();
     assert!(!links.lines().any(|line| line.starts_with("by")), "{links}");
 }
