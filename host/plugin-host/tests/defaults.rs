@@ -179,7 +179,7 @@ fn any_container() -> impl Strategy<Value = bay_plugin_host::ContainerFacts> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn no_admission_makes_the_rules_trap(action in text(), code in "\\PC{0,60}", words in prop::collection::vec("\\PC{1,3}", 0..3)) {

@@ -328,7 +328,7 @@ fn json_value() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Neither inputs that no schema saw nor any runtime's answer make it trap or break its contract.
     #[test]
