@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
@@ -61,9 +62,11 @@ enum Node {
 }
 
 /// What is the same in every sandbox of one root file system.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Template {
     nodes: BTreeMap<PathBuf, Node>,
+    /// The directory last made or found and for which resolvers, so that a start need not digest it all again.
+    last: Mutex<Option<(Vec<Ipv4Addr>, PathBuf)>>,
 }
 
 impl Template {
@@ -90,11 +93,26 @@ impl Template {
         for (name, text) in generated {
             nodes.insert(name.into(), Node::File(text.as_bytes().to_vec()));
         }
-        Self { nodes }
+        Self { nodes, last: Mutex::new(None) }
     }
 
     /// Makes the directory in `run`, or finds the one with this very content, and returns its name.
     pub(super) fn materialise(&self, run: &Path, resolvers: &[Ipv4Addr]) -> io::Result<String> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, path)) = last.as_ref()
+            && known == resolvers
+            && path.parent() == Some(run)
+            && path.is_dir()
+            && let Some(name) = path.file_name().and_then(|name| name.to_str())
+        {
+            return Ok(name.to_owned());
+        }
+        let name = self.make(run, resolvers)?;
+        *last = Some((resolvers.to_vec(), run.join(&name)));
+        Ok(name)
+    }
+
+    fn make(&self, run: &Path, resolvers: &[Ipv4Addr]) -> io::Result<String> {
         let mut nodes = self.nodes.clone();
         let mut resolv: String =
             resolvers.iter().map(|resolver| format!("nameserver {resolver}\n")).collect();

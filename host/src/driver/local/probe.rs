@@ -65,6 +65,10 @@ pub(super) fn probe(options: &LocalOptions, launcher: Launcher) -> Result<Inner,
         );
     }
     let egress = egress(options, &trial, &mut notes);
+    if !matches!(egress, Egress::None(_)) {
+        // Ahead of the first start that has the resolvers in it.
+        etc.materialise(&run_path, &network::resolvers()).map_err(io_error("generate /etc"))?;
+    }
     let system_has_kernel = python::system_has_kernel();
     if python::automatic(&data_dir, system_has_kernel) == python::Choice::None {
         notes.push(
