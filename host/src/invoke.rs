@@ -69,7 +69,8 @@ pub async fn invoke(
     let wait = routed.admitted.wait();
     let execution_id = recorded.execution_id().map(str::to_owned);
     let (answer, answered) = oneshot::channel();
-    let work = Work { app: Arc::clone(app), context: context.clone(), stages: Arc::clone(stages), _slot: slot };
+    let work =
+        Work { app: Arc::clone(app), context: context.clone(), stages: Arc::clone(stages), _slot: slot };
     tokio::spawn(work.run(routed, recorded, caller, answer));
     match (tokio::time::timeout(wait, answered).await, execution_id) {
         (Ok(Ok(answer)), _) => answer,

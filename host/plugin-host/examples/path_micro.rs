@@ -1,8 +1,10 @@
 //! How long rules, router and adapter take for one call, each in a fresh instance: medians and 95th percentiles.
 //!
 //! ```text
-//! cargo run --release -p bay-plugin-host --example path_micro [-- CALLS]
+//! cargo run --release -p bay-plugin-host --example path_micro [-- CALLS [CACHE]]
 //! ```
+//!
+//! With CACHE, a directory that is kept, a second run shows what is resident where nothing had to be compiled.
 //!
 //! The runtime is a canned answer, so that only plugins and plugin host are measured.
 
@@ -57,6 +59,9 @@ fn main() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     // In a task of its own: from the main thread each wake-up of a worker would be part of the time.
     runtime.block_on(async move {
+        if let Some(kept) = std::env::args_os().nth(2) {
+            return tokio::spawn(measure(kept.into(), calls)).await?;
+        }
         let dir = std::env::temp_dir().join(format!("bay-path-micro-{}", std::process::id()));
         let result = tokio::spawn(measure(dir.clone(), calls)).await;
         let _ = std::fs::remove_dir_all(&dir);
@@ -120,7 +125,7 @@ async fn measure(dir: PathBuf, calls: usize) -> Result<(), Failure> {
     row("adapter (start, one request, resume)", third);
     row("together", all);
     let (rss, anon) = resident();
-    println!("\nload, compiling: {:?}; from the cache: {:?}", loading[0], loading[1]);
+    println!("\nload, at first: {:?}; from the cache: {:?}", loading[0], loading[1]);
     println!("resident: {rss} KiB, of which anonymous: {anon} KiB");
     Ok(())
 }

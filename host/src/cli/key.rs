@@ -7,20 +7,20 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::app::create_key;
 use crate::auth::{Scope, Tenant};
-use crate::config::{environment, Config, Flags};
+use crate::config::{Config, Flags, environment};
 use crate::instance::Instance;
 use crate::store::Store;
 
 /// What can be typed after `bay key`.
 #[derive(Debug, Clone, Subcommand)]
-pub enum KeyCommand {
+pub(super) enum KeyCommand {
     /// Make a key and print it; it is never shown again.
     Create(CreateArgs),
 }
 
 /// What can be typed after `bay key create`.
 #[derive(Debug, Clone, Args)]
-pub struct CreateArgs {
+pub(super) struct CreateArgs {
     /// Whose key it is.
     #[arg(long, default_value = "default")]
     tenant: String,
@@ -44,7 +44,7 @@ enum ScopeArg {
 }
 
 /// Runs one command.
-pub async fn run(command: KeyCommand) -> anyhow::Result<()> {
+pub(super) async fn run(command: KeyCommand) -> anyhow::Result<()> {
     let KeyCommand::Create(args) = command;
     let tenant = Tenant::new(&args.tenant).ok_or_else(|| {
         anyhow::anyhow!("`{}` is not a tenant: 1-63 of a-z, 0-9, `_` and `-`, no sign first", args.tenant)

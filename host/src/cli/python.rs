@@ -5,27 +5,27 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::config::{environment, Config, Flags};
+use crate::config::{Config, Flags, environment};
 use crate::driver::local::ensure_python;
 use crate::instance::Instance;
 
 /// What can be typed after `bay python`.
 #[derive(Debug, Clone, Subcommand)]
-pub enum PythonCommand {
+pub(super) enum PythonCommand {
     /// Make the virtual environment with ipykernel that sandboxes see, and print where it is.
     Install(InstallArgs),
 }
 
 /// What can be typed after `bay python install`.
 #[derive(Debug, Clone, Args)]
-pub struct InstallArgs {
+pub(super) struct InstallArgs {
     /// Where Bay keeps its data; the usual place when not given.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
 
 /// Runs one command.
-pub fn run(command: &PythonCommand) -> anyhow::Result<()> {
+pub(super) fn run(command: &PythonCommand) -> anyhow::Result<()> {
     let PythonCommand::Install(args) = command;
     let flags = Flags { data_dir: args.data_dir.clone(), listen: None };
     let config = Config::load(None, environment(), &flags)?;

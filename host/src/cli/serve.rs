@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::{App, create_key};
 use crate::auth::keys::ApiKey;
 use crate::auth::{Scope, SystemContext, Tenant};
-use crate::config::{environment, Config, DriverKind, Flags, PluginLimits};
+use crate::config::{Config, DriverKind, Flags, PluginLimits, environment};
 use crate::driver::local::LocalDriver;
 use crate::driver::{Driver, LocalOptions};
 use crate::edge::{router, server};
@@ -28,7 +28,7 @@ use crate::telemetry;
 
 /// What can be typed after `bay serve`.
 #[derive(Debug, Clone, Args)]
-pub struct ServeArgs {
+pub(super) struct ServeArgs {
     /// Configuration file; none: every default.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -44,7 +44,7 @@ pub struct ServeArgs {
 }
 
 /// Runs until SIGTERM or SIGINT. Sandboxes go on; the next Bay on this data directory takes them over.
-pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let flags = Flags { data_dir: args.data_dir, listen: args.listen };
     let config = Config::load(args.config.as_deref(), environment(), &flags)?;
     telemetry::init(&config.log)?;

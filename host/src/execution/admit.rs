@@ -29,37 +29,37 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(3600);
 const MAX_NOTE: usize = 4096;
 
 /// A call that may be put to the rules.
-pub struct Admitted {
+pub(crate) struct Admitted {
     /// Whose sandbox, which profile.
-    pub sandbox: SandboxRow,
+    pub(crate) sandbox: SandboxRow,
     /// The profile as it is now.
-    pub profile: Arc<Profile>,
+    pub(crate) profile: Arc<Profile>,
     /// The adapter whose schema the input fits.
-    pub adapter: Arc<Adapter>,
+    pub(crate) adapter: Arc<Adapter>,
     /// For instance `python`.
-    pub capability: String,
+    pub(crate) capability: String,
     /// For instance `exec`.
-    pub operation: String,
+    pub(crate) operation: String,
     /// Fits the operation's schema; defaults filled, paths normalised.
-    pub input: Value,
+    pub(crate) input: Value,
     plugins: Arc<Plugins>,
 }
 
 /// A call with a place to go.
-pub struct Routed {
+pub(crate) struct Routed {
     /// The call.
-    pub admitted: Admitted,
+    pub(crate) admitted: Admitted,
     /// Name of the container within the session.
-    pub container: String,
+    pub(crate) container: String,
     /// How often to try again to reach the runtime.
-    pub retries: u32,
+    pub(crate) retries: u32,
     /// The router's tighter bound, if any.
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Admitted {
     /// The operation as its adapter describes it; `admit` has made sure that it exists.
-    pub fn spec(&self) -> ApiResult<&Operation> {
+    pub(crate) fn spec(&self) -> ApiResult<&Operation> {
         self.adapter
             .catalog
             .get(&self.capability, &self.operation)
@@ -76,7 +76,7 @@ impl Admitted {
     }
 
     /// How long the client waits before it gets 202.
-    pub fn wait(&self) -> Duration {
+    pub(crate) fn wait(&self) -> Duration {
         let asked = self.input["wait"].as_u64().map(Duration::from_secs).filter(|_| self.is_recorded());
         asked.unwrap_or_else(|| match self.own_timeout() {
             // The host's own deadline answers first where the work itself never ends.
@@ -86,7 +86,7 @@ impl Admitted {
     }
 
     /// How long the adapter and its runtime have in all.
-    pub fn deadline(&self) -> Duration {
+    pub(crate) fn deadline(&self) -> Duration {
         if let Some(own) = self.own_timeout() {
             return own + DEADLINE_GRACE;
         }
@@ -95,7 +95,7 @@ impl Admitted {
 }
 
 /// Finds the sandbox and the operation and checks the input: 404, expired, declared, known, fits.
-pub async fn admit(
+pub(crate) async fn admit(
     app: &App,
     context: &OpContext,
     sandbox_id: &str,
@@ -127,7 +127,7 @@ pub async fn admit(
 }
 
 /// Another tenant's sandbox answers exactly as a missing one.
-pub async fn find_sandbox(app: &App, context: &OpContext, id: &str) -> ApiResult<SandboxRow> {
+pub(crate) async fn find_sandbox(app: &App, context: &OpContext, id: &str) -> ApiResult<SandboxRow> {
     if !Kind::Sandbox.is(id) {
         return Err(ApiError::not_found("sandbox", id));
     }
@@ -187,7 +187,7 @@ fn check_host_fields(input: &Value) -> ApiResult<()> {
 }
 
 /// Puts the call to the chain; what it amended is checked as if the client had sent it.
-pub async fn rules(context: &OpContext, mut admitted: Admitted) -> ApiResult<Admitted> {
+pub(crate) async fn rules(context: &OpContext, mut admitted: Admitted) -> ApiResult<Admitted> {
     let chain = admitted
         .plugins
         .chain(&context.tenant, &admitted.profile.rules)
@@ -220,7 +220,7 @@ pub async fn rules(context: &OpContext, mut admitted: Admitted) -> ApiResult<Adm
 }
 
 /// Who asks, as rules see it.
-pub fn principal(context: &OpContext) -> Principal {
+pub(crate) fn principal(context: &OpContext) -> Principal {
     Principal {
         tenant: context.tenant.as_str().to_owned(),
         key_id: context.key_id.clone(),
@@ -229,12 +229,12 @@ pub fn principal(context: &OpContext) -> Principal {
 }
 
 /// A profile, as plugins see it.
-pub fn facts(profile: &Profile) -> ProfileFacts {
+pub(crate) fn facts(profile: &Profile) -> ProfileFacts {
     ProfileFacts { id: profile.id.clone(), capabilities: profile.capabilities() }
 }
 
 /// Asks the router. The plugin host has checked that its choice is one of these containers.
-pub async fn route(app: &App, admitted: Admitted) -> ApiResult<Routed> {
+pub(crate) async fn route(app: &App, admitted: Admitted) -> ApiResult<Routed> {
     let router = admitted
         .plugins
         .router(&admitted.profile.router)

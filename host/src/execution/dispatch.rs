@@ -24,7 +24,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const START_RETRY: Duration = Duration::from_secs(2);
 
 /// A place among the calls in flight.
-pub fn slot(app: &App) -> ApiResult<OwnedSemaphorePermit> {
+pub(crate) fn slot(app: &App) -> ApiResult<OwnedSemaphorePermit> {
     Arc::clone(&app.slots).try_acquire_owned().map_err(|_| {
         ApiError::new(Code::Overloaded, "too many calls are in flight; try again shortly")
             .after(Duration::from_secs(1))
@@ -32,7 +32,7 @@ pub fn slot(app: &App) -> ApiResult<OwnedSemaphorePermit> {
 }
 
 /// A ready session, within the caller's budget; the start goes on beyond it.
-pub async fn start(app: &App, admitted: &Admitted) -> ApiResult<Lease> {
+pub(crate) async fn start(app: &App, admitted: &Admitted) -> ApiResult<Lease> {
     let sandbox = &admitted.sandbox;
     let expected = admitted.input["expect_session"].as_u64();
     if let Some(expected) = expected {
@@ -71,7 +71,7 @@ fn state_lost(expected: u64) -> ApiError {
 }
 
 /// Runs the adapter to its end; faults become errors of the contract.
-pub async fn adapt(
+pub(crate) async fn adapt(
     context: &OpContext,
     routed: &Routed,
     recorded: &Recorded,
@@ -139,11 +139,11 @@ fn faulty(fault: Fault) -> ApiError {
 }
 
 /// Past the bound before the runtime answered.
-pub fn overdue(bound: Duration) -> ApiError {
+pub(crate) fn overdue(bound: Duration) -> ApiError {
     ApiError::new(Code::Timeout, format!("the runtime did not answer within {} s", bound.as_secs()))
 }
 
 /// The work ended without an answer: a bug, since every path sends one.
-pub fn abandoned() -> ApiError {
+pub(crate) fn abandoned() -> ApiError {
     ApiError::internal("a call ended without an answer")
 }

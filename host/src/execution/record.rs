@@ -19,7 +19,7 @@ pub struct Recorded {
 
 impl Recorded {
     /// Writes the intent, where the operation is one that records.
-    pub async fn intend(app: &App, context: &OpContext, routed: &Routed) -> ApiResult<Self> {
+    pub(crate) async fn intend(app: &App, context: &OpContext, routed: &Routed) -> ApiResult<Self> {
         let admitted = &routed.admitted;
         if !admitted.spec()?.spec.records {
             return Ok(Self { execution_id: None, keep: false });
@@ -50,7 +50,7 @@ impl Recorded {
     }
 
     /// Writes the end and returns the answer with what the host adds to it.
-    pub async fn finish(
+    pub(crate) async fn finish(
         &self,
         app: &App,
         context: &OpContext,
