@@ -101,10 +101,12 @@ fn file(path: &Path, text: &str) -> Vec<Finding> {
         if test && source::calls(line, "sleep") {
             report(number, "no sleeping in tests: wait for the thing itself, with a deadline".to_owned());
         }
-        if line.contains("#[ignore") {
+        // A file of figures asserts nothing, so leaving it out hides nothing.
+        if line.contains("#[ignore") && !path.ends_with("tests/bench.rs") {
             report(number, "no ignored tests: mend it or remove it".to_owned());
         }
-        if line.contains("[allow(") && !shown.contains("/bindings") {
+        // Tests share modules of which each uses another part: there an expectation may rightly not come true.
+        if line.contains("[allow(") && !test && !shown.starts_with("plugins/hostile/") {
             report(number, "`expect` with a reason says more than `allow`".to_owned());
         }
         for edge in EDGES {
