@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command;
 use super::identity::boot_id;
-use super::network::{DENIED, POOL_BITS};
+use super::network::{ANY_BAY, DENIED, POOL_BITS};
 
 /// nft answers in some 10 ms; a machine that swaps may take longer.
 const NFT_LIMIT: Duration = Duration::from_secs(10);
@@ -135,7 +135,7 @@ fn script(rules: &Rules) -> String {
     };
     let guard: String = turned
         .iter()
-        .map(|interface| format!("iifname \"{interface}\" oifname != \"{prefix}*\" drop\n"))
+        .map(|interface| format!("iifname \"{interface}\" oifname != \"{ANY_BAY}*\" drop\n"))
         .collect();
     format!(
         r#"table inet {table}
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn an_uplink_that_bay_made_forward_forwards_to_sandboxes_only() {
         let text = script(&Rules { turned: BTreeSet::from(["eth0".to_owned()]), ..rules() });
-        assert!(text.contains("iifname \"eth0\" oifname != \"byabc123-*\" drop"));
+        assert!(text.contains("iifname \"eth0\" oifname != \"by*\" drop"));
     }
 
     #[test]

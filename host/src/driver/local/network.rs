@@ -68,6 +68,9 @@ pub(super) const SUBNET_BITS: u8 = 30;
 /// Sandboxes in a pool.
 const SUBNETS: u16 = 1 << (SUBNET_BITS - POOL_BITS);
 
+/// Every interface of every Bay starts so.
+pub(super) const ANY_BAY: &str = "by";
+
 /// The interface inside.
 pub(super) const INSIDE: &str = "eth0";
 
@@ -200,6 +203,8 @@ pub(super) struct Veths {
     /// Every interface of this Bay starts so, and no other's.
     prefix: String,
     pool: Ipv4Addr,
+    /// Where to begin in it: two Bays on one machine may have the same pool.
+    first: u16,
     memory: PathBuf,
     state: Mutex<Allocation>,
 }
@@ -215,7 +220,9 @@ impl Veths {
     /// Chooses a pool. `existing` are the networks of containers that survived; `run` is where to remember what was
     /// changed on the host.
     pub(super) fn new(instance: &str, run: &Path, existing: &[Attached]) -> Result<Self, String> {
-        let prefix = format!("by{}-", &hex::encode(Sha256::digest(instance.as_bytes()))[..6]);
+        let digest = Sha256::digest(instance.as_bytes());
+        let prefix = format!("{ANY_BAY}{}-", hex::encode(&digest[..3]));
+        let first = u16::from_be_bytes([digest[3], digest[4]]) % SUBNETS;
         let mut used = BTreeSet::new();
         let mut kept = None;
         for attached in existing {
@@ -226,12 +233,13 @@ impl Veths {
         }
         let pool = match kept {
             Some(pool) => pool,
-            None => free_pool(&routes(), &prefix, &resolvers())
+            None => free_pool(&routes(), &resolvers())
                 .ok_or_else(|| "every address pool clashes with a route of this host".to_owned())?,
         };
         firewall::available()?;
         let memory = run.join("forwarding.json");
-        let veths = Self { prefix, pool, memory, state: Mutex::new(Allocation { used, installed: None }) };
+        let veths =
+            Self { prefix, pool, first, memory, state: Mutex::new(Allocation { used, installed: None }) };
         // Now rather than at the first start, which has no 20 ms to spare.
         veths.stand(&mut veths.lock(), &resolvers()).map_err(|error| format!("no firewall: {error}"))?;
         Ok(veths)
@@ -252,6 +260,10 @@ impl Veths {
         Ok(())
     }
 
+    fn base(&self, subnet: u16) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.pool.to_bits() + (u32::from(subnet) << (32 - SUBNET_BITS)))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Allocation> {
         // A panic elsewhere leaves plain sets behind, which are as good as before.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -260,9 +272,10 @@ impl Veths {
     /// Takes a part of the pool, and sees to it that the firewall stands before anything could use it.
     pub(super) fn allocate(&self, resolvers: &[Ipv4Addr]) -> io::Result<Attached> {
         let mut state = self.lock();
-        let subnet = (0..SUBNETS)
-            .find(|subnet| !state.used.contains(subnet))
-            .ok_or_else(|| io::Error::other("every network of the address pool is in use"))?;
+        let routes = routes();
+        let subnet =
+            free_subnet(&state.used, self.first, |subnet| clashes(self.base(subnet), SUBNET_BITS, &routes))
+                .ok_or_else(|| io::Error::other("every network of the address pool is in use"))?;
         self.stand(&mut state, resolvers)?;
         if let Some(rules) = &state.installed {
             firewall::turn_on(&rules.turned, &self.memory)?;
@@ -283,7 +296,10 @@ impl Veths {
             state.used.remove(subnet);
         }
         if state.used.is_empty() {
-            firewall::turn_off(&self.memory)?;
+            // Another Bay's sandboxes may need it still.
+            if !routes().iter().any(|route| route.interface.starts_with(ANY_BAY)) {
+                firewall::turn_off(&self.memory)?;
+            }
         }
         Ok(())
     }
@@ -344,17 +360,29 @@ pub(super) fn addresses(attached: &Attached) -> Option<Addresses> {
     Some(Addresses { gateway: Ipv4Addr::from_bits(base + 1), inside: Ipv4Addr::from_bits(base + 2) })
 }
 
-fn free_pool(routes: &[Route], prefix: &str, resolvers: &[Ipv4Addr]) -> Option<Ipv4Addr> {
+fn free_pool(routes: &[Route], resolvers: &[Ipv4Addr]) -> Option<Ipv4Addr> {
     POOLS.into_iter().find(|pool| {
-        let clash = routes.iter().any(|route| {
-            let bits = u8::try_from(route.mask.to_bits().count_ones()).unwrap_or(32);
-            // The default route covers everything and clashes with nothing.
-            bits > 0
-                && !route.interface.starts_with(prefix)
-                && same_network(*pool, route.network, bits.min(POOL_BITS))
-        });
-        !clash && !resolvers.iter().any(|resolver| same_network(*resolver, *pool, POOL_BITS))
+        // Bays share a pool: each sandbox has a small part of it.
+        let others: Vec<&Route> =
+            routes.iter().filter(|route| !route.interface.starts_with(ANY_BAY)).collect();
+        !clashes(*pool, POOL_BITS, others.iter().copied())
+            && !resolvers.iter().any(|resolver| same_network(*resolver, *pool, POOL_BITS))
     })
+}
+
+/// True when a route leads to a part of this network, or to more than it. The default route clashes with nothing.
+fn clashes<'a>(network: Ipv4Addr, bits: u8, routes: impl IntoIterator<Item = &'a Route>) -> bool {
+    routes.into_iter().any(|route| {
+        let length = u8::try_from(route.mask.to_bits().count_ones()).unwrap_or(32);
+        length > 0 && same_network(network, route.network, length.min(bits))
+    })
+}
+
+/// The first part of the pool, from `first` on and around, that nobody has.
+fn free_subnet(used: &BTreeSet<u16>, first: u16, taken: impl Fn(u16) -> bool) -> Option<u16> {
+    (0..SUBNETS)
+        .map(|offset| (first + offset) % SUBNETS)
+        .find(|subnet| !used.contains(subnet) && !taken(*subnet))
 }
 
 #[cfg(test)]
@@ -419,17 +447,27 @@ mod tests {
         let routes = parse_routes(table);
         assert_eq!(routes[1].network, Ipv4Addr::new(10, 210, 0, 0));
         assert_eq!(uplinks(&routes), BTreeSet::from(["eth0".to_owned()]));
-        assert_eq!(free_pool(&routes, "byabc-", &[]), Some(Ipv4Addr::new(10, 211, 0, 0)));
-        // Another Bay has it.
-        assert_eq!(free_pool(&routes, "byxyz-", &[]), Some(Ipv4Addr::new(172, 30, 0, 0)));
+        // Another Bay's part of a pool is no clash.
+        assert_eq!(free_pool(&routes, &[]), Some(Ipv4Addr::new(10, 211, 0, 0)));
         let resolver = Ipv4Addr::new(10, 211, 3, 4);
-        assert_eq!(free_pool(&routes, "byabc-", &[resolver]), Some(Ipv4Addr::new(172, 30, 0, 0)));
+        assert_eq!(free_pool(&routes, &[resolver]), Some(Ipv4Addr::new(172, 30, 0, 0)));
         let vpn = [Route {
             interface: "wg0".into(),
             network: Ipv4Addr::new(10, 0, 0, 0),
             mask: Ipv4Addr::new(255, 0, 0, 0),
         }];
-        assert_eq!(free_pool(&vpn, "by-", &[]), Some(Ipv4Addr::new(172, 30, 0, 0)));
+        assert_eq!(free_pool(&vpn, &[]), Some(Ipv4Addr::new(172, 30, 0, 0)));
+        // But exactly that part is taken.
+        assert!(clashes(Ipv4Addr::new(10, 211, 0, 12), SUBNET_BITS, &routes));
+        assert!(!clashes(Ipv4Addr::new(10, 211, 0, 16), SUBNET_BITS, &routes));
+    }
+
+    #[test]
+    fn parts_of_a_pool_are_given_from_the_first_on_and_around() {
+        let used = BTreeSet::from([SUBNETS - 1, 0]);
+        assert_eq!(free_subnet(&used, SUBNETS - 1, |_| false), Some(1));
+        assert_eq!(free_subnet(&used, SUBNETS - 1, |subnet| subnet < 7), Some(7));
+        assert_eq!(free_subnet(&used, 5, |_| true), None);
     }
 
     #[test]
