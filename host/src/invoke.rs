@@ -101,7 +101,7 @@ impl Work {
         caller: CallerRequest,
         answer: oneshot::Sender<ApiResult<Answer>>,
     ) {
-        let (forward, forwarded) = oneshot::channel();
+        let (forward, mut forwarded) = oneshot::channel();
         let work = async {
             let lease = dispatch::start(&self.app, &routed.admitted).await;
             let lease = passed(&self.stages, Stage::Start, lease)?;
@@ -113,11 +113,18 @@ impl Work {
         // A forward answers the client while the adapter still waits to hear how it ended.
         let (outcome, streaming) = tokio::select! {
             biased;
-            Ok(stream) = forwarded => {
+            Ok(stream) = &mut forwarded => {
                 let _gone = answer.send(Ok(Answer::Stream(stream)));
                 (work.await, None)
             }
-            outcome = &mut work => (outcome, Some(answer)),
+            outcome = &mut work => match forwarded.try_recv() {
+                // A short one may begin and end in one step of the work.
+                Ok(stream) => {
+                    let _gone = answer.send(Ok(Answer::Stream(stream)));
+                    (outcome, None)
+                }
+                Err(_) => (outcome, Some(answer)),
+            },
         };
         let finished = recorded.finish(&self.app, &self.context, &routed, outcome).await;
         if let Some(answer) = streaming {

@@ -6,6 +6,7 @@ fn mode(config: &str) -> String {
     config["mode"].as_str().unwrap_or("behave").to_owned()
 }
 
+#[allow(clippy::disallowed_methods, reason = "to misbehave is what this is for")]
 /// Misbehaves, where `mode` is one of the common ways; returns otherwise.
 fn misbehave(mode: &str) {
     match mode {
@@ -30,7 +31,7 @@ fn misbehave(mode: &str) {
 }
 
 #[inline(never)]
-#[allow(unconditional_recursion)]
+#[allow(unconditional_recursion, reason = "to misbehave is what this is for")]
 fn recurse(n: u64) -> u64 {
     std::hint::black_box(recurse(std::hint::black_box(n) + 1)) + 1
 }
@@ -46,7 +47,7 @@ fn large() -> String {
 }
 
 /// Nested deeper than anything sane.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "a router answers no JSON")]
 fn deep() -> String {
     format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))
 }

@@ -54,7 +54,7 @@ impl Ticker {
     pub(crate) fn running(&self) -> Running {
         // Both sides order the counter before the flag: either the thread sees the count, or we see its sleep.
         self.shared.running.fetch_add(1, Ordering::SeqCst);
-        if self.shared.asleep.load(Ordering::SeqCst) {
+        if self.shared.asleep.swap(false, Ordering::SeqCst) {
             self.thread.unpark();
         }
         Running { shared: self.shared.clone() }
@@ -69,23 +69,62 @@ impl Drop for Running {
 
 fn tick(engine: &EngineWeak, shared: &Weak<Shared>) {
     let mut busy_until = Instant::now() + LINGER;
-    while let (Some(engine), Some(shared)) = (engine.upgrade(), shared.upgrade()) {
-        engine.increment_epoch();
-        let now = Instant::now();
-        if shared.running.load(Ordering::SeqCst) > 0 {
-            busy_until = now + LINGER;
-        }
-        let mut pause = TICK;
-        if now >= busy_until {
-            shared.asleep.store(true, Ordering::SeqCst);
-            if shared.running.load(Ordering::SeqCst) == 0 {
-                pause = ASLEEP;
-            }
-        }
+    let mut slept = false;
+    loop {
         // Neither is kept alive while the thread waits.
-        drop(engine);
-        let asleep = shared;
+        let pause = {
+            let (Some(engine), Some(shared)) = (engine.upgrade(), shared.upgrade()) else { return };
+            engine.increment_epoch();
+            let now = Instant::now();
+            // Whoever wakes this thread lowers the flag; what it ran may have ended since, but more is likely.
+            let woken = slept && !shared.asleep.load(Ordering::SeqCst);
+            if woken || shared.running.load(Ordering::SeqCst) > 0 {
+                busy_until = now + LINGER;
+            }
+            slept = now >= busy_until;
+            shared.asleep.store(slept, Ordering::SeqCst);
+            // Counted before the flag was up: nobody will wake this thread for it.
+            if slept && shared.running.load(Ordering::SeqCst) == 0 { ASLEEP } else { TICK }
+        };
         std::thread::park_timeout(pause);
-        asleep.asleep.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn until(what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !condition() {
+            assert!(Instant::now() < deadline, "{what}: not in time");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn it_sleeps_when_nothing_runs_and_wakes_for_the_next_call() {
+        let engine = Engine::new(wasmtime::Config::new().epoch_interruption(true)).unwrap();
+        let ticker = Ticker::start(&engine).unwrap();
+        let asleep = || ticker.shared.asleep.load(Ordering::SeqCst);
+        for _ in 0..2 {
+            until("goes to sleep", asleep);
+            let running = ticker.running();
+            assert!(!asleep());
+            drop(running);
+        }
+        assert_eq!(ticker.shared.running.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn it_ends_with_its_engine() {
+        let engine = Engine::default();
+        let ticker = Ticker::start(&engine).unwrap();
+        let shared = Arc::downgrade(&ticker.shared);
+        drop(engine);
+        let thread = ticker.thread.clone();
+        drop(ticker);
+        thread.unpark();
+        until("ends", || shared.upgrade().is_none());
     }
 }

@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
         // Alone in its process and single-threaded: it changes user, namespaces and cgroups.
         Command::Launch => return launch_main(),
         Command::Serve(args) => with_runtime(serve::run(args)),
-        Command::Quickstart(args) => with_runtime(async { quickstart::run(args).await.map_err(Into::into) }),
+        Command::Quickstart(args) => with_runtime(quickstart::run(args)),
         Command::Key(command) => with_runtime(key::run(command)),
         Command::Python(command) => python::run(&command),
     };

@@ -134,14 +134,21 @@ impl Sessions {
         }
     }
 
-    /// Waits until the session is neither starting nor stopping, at most `patience`.
-    pub async fn settled(&self, sandbox_id: &str, patience: Duration) {
+    /// Waits until the session's task publishes something, at most `patience`.
+    pub async fn changed(&self, sandbox_id: &str, patience: Duration) {
         let view = self.tasks().get(sandbox_id).map(|h| h.view.clone());
-        if let Some(mut view) = view {
-            let settled = view.wait_for(|v| !matches!(v.phase, Phase::Starting | Phase::Stopping));
-            // Late or over: the caller looks again either way.
-            let _late = tokio::time::timeout(patience, settled).await;
-        }
+        let change = async {
+            if let Some(mut view) = view {
+                view.mark_unchanged();
+                if view.changed().await.is_ok() {
+                    return;
+                }
+            }
+            // Nothing to watch: there is no task, or no longer.
+            std::future::pending::<()>().await;
+        };
+        // Late or not: the caller looks again either way.
+        let _late = tokio::time::timeout(patience, change).await;
     }
 
     /// Has a running session's runtimes asked for their health now; the view shows what they said.

@@ -47,7 +47,7 @@ fn object(title: &str, required: &[&str], properties: Value) -> Value {
 }
 
 fn path(description: &str) -> Value {
-    json!({ "type": "string", "format": "workspace-path", "minLength": 1, "maxLength": 4096,
+    json!({ "type": "string", "format": "workspace-path", "maxLength": 4096,
         "description": description, "examples": ["data/report.csv"] })
 }
 

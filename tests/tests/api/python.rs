@@ -7,7 +7,7 @@ use bay_tests::{Bay, Sandbox, form, soon, until};
 use serde_json::{Value, json};
 
 /// Code that waits until the file `go` shows in the workspace.
-const WAIT_FOR_GO: &str = "import os, time\nwhile not os.path.exists('/workspace/go'): time.sleep(0.01)";
+const WAIT_FOR_GO: &str = "import os, time\nopen('/workspace/begun', 'w').close()\nwhile not os.path.exists('/workspace/go'): time.sleep(0.01)";
 
 #[test]
 fn python_answers_as_the_contract_says() {
@@ -35,7 +35,7 @@ fn a_timeout_interrupts_and_keeps_the_state_unless_the_interrupt_is_ignored() {
     assert_eq!((&kept["success"], &kept["kernel_seq"]), (&json!(true), &body["kernel_seq"]), "{kept}");
     assert_eq!(kept["output"].as_str().unwrap().trim(), "42");
 
-    let deaf = "while True:\n    try:\n        while True: pass\n    except KeyboardInterrupt: pass";
+    let deaf = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass";
     let ended = sandbox.post("python/exec", &json!({ "code": deaf, "timeout": 1 })).send().expect(200);
     assert_eq!(ended["success"], false, "{ended}");
     let fresh = sandbox.python("'x' in globals()");
@@ -54,6 +54,8 @@ fn calls_queue_in_order_and_past_the_bound_are_busy() {
     sandbox.python_ok("done = []");
     let (running, busy) = std::thread::scope(|s| {
         let first = s.spawn(|| sandbox.python(WAIT_FOR_GO));
+        let begun = || (sandbox.file("begun").send().status == 200).then_some(());
+        until("the first call runs", Duration::from_secs(20), begun);
         let others: Vec<_> = (0..20)
             .map(|n| {
                 let call = sandbox.post("python/exec", &json!({ "code": format!("done.append({n})") }));

@@ -20,11 +20,13 @@ fn stages(response: &Response) -> Vec<String> {
 #[test]
 fn a_call_passes_its_stages_in_order_and_a_refusal_stops_where_it_belongs() {
     let rules = json!({ "blocked_words": ["forbidden-word"] });
-    let bay = Bay::start(Options::default().config(json!({ "plugins": { "rules-default": { "config": rules } } })));
+    let bay =
+        Bay::start(Options::default().config(json!({ "plugins": { "rules-default": { "config": rules } } })));
     let api = bay.api();
     let sandbox = api.sandbox(json!({ "profile": "shell-only", "start": "lazy" }));
 
-    let missing = api.post("/v1/sandboxes/sbx_00000000000000000000000000/shell/exec", &json!({ "command": "true" }));
+    let missing =
+        api.post("/v1/sandboxes/sbx_00000000000000000000000000/shell/exec", &json!({ "command": "true" }));
     assert_eq!(stages(&missing.send()), ["admit"]);
     let undeclared = sandbox.post("python/exec", &json!({ "code": "1" })).send();
     assert_eq!((undeclared.status, stages(&undeclared)), (400, vec!["admit".to_owned()]));

@@ -81,9 +81,10 @@ fn store_contains(bay: &Bay, needle: &[u8]) -> bool {
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(dir).expect("read the data directory").flatten() {
             let path = entry.path();
-            if path.is_dir() {
+            // Compiled plugins and the runtime hold nothing of anybody's, and are large.
+            if path.is_dir() && !path.ends_with("plugin-cache") {
                 dirs.push(path);
-            } else if path.is_file() {
+            } else if path.metadata().is_ok_and(|m| m.is_file() && m.len() < 4 << 20) {
                 let bytes = std::fs::read(&path).unwrap_or_default();
                 if bytes.windows(needle.len()).any(|w| w == needle) {
                     return true;

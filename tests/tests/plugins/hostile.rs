@@ -97,7 +97,7 @@ fn hostile_adapters_are_named_and_contained() {
     // Each in turn: the sandboxes themselves are well, and a handful at once would only wait for one another.
     for (mode, reason) in &modes {
         let sandbox = api.sandbox(json!({ "profile": mode, "start": "wait" }));
-        let call = sandbox.post("shell/exec", &json!({ "command": "true", "timeout": 1 }));
+        let call = sandbox.post("shell/exec", &json!({ "command": "true", "timeout": 1, "wait": 60 }));
         blamed(call, mode, reason, ADAPTER_LIMIT);
         neighbour.unharmed();
     }

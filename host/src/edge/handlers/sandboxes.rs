@@ -1,7 +1,7 @@
 //! Lifecycle of sandboxes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
@@ -23,6 +23,8 @@ use crate::time::now_ms;
 
 /// Longest `timeout` of a `GET …?wait=ready`, in seconds.
 const MAX_WAIT: u64 = 300;
+/// How often a sandbox that is waited for is looked at again, should nobody say that it changed.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// `POST /v1/sandboxes`
 pub async fn create(
@@ -99,8 +101,7 @@ pub async fn get(
     match input::find(&pairs, "wait") {
         None => {}
         Some("ready") => {
-            app.sessions.settled(&id, wait_timeout(&pairs)?).await;
-            row = find_sandbox(&app, &context, &id).await?;
+            row = settled(&app, &context, &id, wait_timeout(&pairs)?).await?;
         }
         Some(_) => return Err(ApiError::field("wait", "must be `ready`")),
     }
@@ -109,6 +110,25 @@ pub async fn get(
     }
     let containers = container_objects(&app.sessions.view(&id));
     Ok(Json(object(&app, &row, containers)))
+}
+
+/// The sandbox as soon as it is ready or has failed, else as it is when `timeout` has passed. An idle one is waited
+/// for too: an eager start may not have come to its task yet.
+async fn settled(app: &App, context: &OpContext, id: &str, timeout: Duration) -> ApiResult<SandboxRow> {
+    let until = Instant::now() + timeout;
+    loop {
+        let row = find_sandbox(app, context, id).await?;
+        let left = until.saturating_duration_since(Instant::now());
+        match row.status(now_ms()) {
+            SandboxStatus::Ready | SandboxStatus::Failed | SandboxStatus::Expired => return Ok(row),
+            SandboxStatus::Idle | SandboxStatus::Starting | SandboxStatus::Stopping if left.is_zero() => {
+                return Ok(row);
+            }
+            SandboxStatus::Idle | SandboxStatus::Starting | SandboxStatus::Stopping => {
+                app.sessions.changed(id, left.min(LOOK)).await;
+            }
+        }
+    }
 }
 
 fn wait_timeout(pairs: &[(String, String)]) -> ApiResult<Duration> {
