@@ -4,14 +4,23 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use bay_plugin_host::schema::Schema;
-use bay_plugin_host::{FaultKind, ForwardEnd, Manifest, OperationSpec, Target};
+use bay_plugin_host::{AdapterPlugin, FaultKind, ForwardEnd, Manifest, OperationSpec, Target};
 use common::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+/// Loaded once: to check a manifest in a debug build takes longer than many calls.
+async fn ship() -> Arc<AdapterPlugin> {
+    static SHIP: OnceCell<Arc<AdapterPlugin>> = OnceCell::const_new();
+    SHIP.get_or_init(|| adapter("adapter-ship", json!({}))).await.clone()
+}
 
 async fn run(capability: &str, operation: &str, input: Value, runtime: &Canned) -> Value {
-    let ship = adapter("adapter-ship", json!({})).await;
+    let ship = ship().await;
     let answer = reply(ship.run(call(capability, operation, input), runtime, soon()).await);
     let spec = ship.manifest().operation(capability, operation).unwrap();
     let output = Schema::compile(&spec.output_schema).unwrap();
@@ -20,7 +29,7 @@ async fn run(capability: &str, operation: &str, input: Value, runtime: &Canned) 
 }
 
 async fn fails(capability: &str, operation: &str, input: Value, runtime: &Canned) -> bay_plugin_host::Fault {
-    let ship = adapter("adapter-ship", json!({})).await;
+    let ship = ship().await;
     failure(ship.run(call(capability, operation, input), runtime, soon()).await)
 }
 
@@ -261,7 +270,7 @@ fn operations(manifest: &Manifest) -> Vec<(String, &OperationSpec)> {
 
 #[tokio::test]
 async fn its_manifest_says_what_bay_needs() {
-    let ship = adapter("adapter-ship", json!({})).await;
+    let ship = ship().await;
     let all = operations(ship.manifest());
     let names = |has: fn(&OperationSpec) -> bool| -> Vec<String> {
         all.iter().filter(|(_, o)| has(o)).map(|(n, _)| n.clone()).collect()
@@ -290,7 +299,7 @@ async fn its_manifest_says_what_bay_needs() {
 
 #[tokio::test]
 async fn inputs_are_held_to_their_schemas() {
-    let ship = adapter("adapter-ship", json!({})).await;
+    let ship = ship().await;
     let errors = |capability: &str, operation: &str, mut input: Value| {
         let spec = ship.manifest().operation(capability, operation).unwrap();
         let schema = Schema::compile(&spec.input_schema).unwrap();
@@ -328,14 +337,14 @@ fn json_value() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// Neither inputs that no schema saw nor any runtime's answer make it trap or break its contract.
     #[test]
     fn nothing_makes_it_trap(input in json_value(), body in json_value(), status in 0u16..1000, which in 0usize..7) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let ship = adapter("adapter-ship", json!({})).await;
+            let ship = ship().await;
             let all = operations(ship.manifest());
             let (capability, operation) = all[which].0.split_once('.').unwrap();
             let refusal = Some(body.to_string().into_bytes());
