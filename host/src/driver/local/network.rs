@@ -308,6 +308,8 @@ impl Veths {
     pub(super) fn connect(attached: &Attached, namespace: BorrowedFd<'_>) -> io::Result<()> {
         let Attached::Veth { interface, .. } = attached else { return Ok(()) };
         let mut netlink = Netlink::open()?;
+        // A pair of an earlier start goes with its namespace, but only when the kernel gets round to it.
+        netlink.delete(interface)?;
         netlink.add_veth(interface, INSIDE, namespace)?;
         let outcome = (|| {
             // Before it is up: no IPv6, replies only to where they came from, forwarding for this interface alone.

@@ -160,6 +160,12 @@ async fn as_root_with_an_internet() {
         assert_eq!(found[format!("{kind} {address} {port}")], Value::Null, "{found:#}");
     }
 
+    // Stopped and started again at once, with the same addresses.
+    bay.driver.stop(&two, Duration::ZERO).await.unwrap();
+    let two = bay.driver.start(&two, &egress_spec("two"), &config()).await.unwrap();
+    let found = bay.user(&two, &reach(&[("tcp", "198.51.100.7", 8080), ("tcp", "10.9.9.9", 8080)])).await;
+    assert_eq!(found, json!({"tcp 198.51.100.7 8080": "203.0.113.2", "tcp 10.9.9.9 8080": null}));
+
     let network = bay.init(&one, "answer = config['network']").await;
     assert_eq!(network["mode"], "policy_routes");
     assert_eq!(network["allow"], json!(["10.99.0.53"]));
