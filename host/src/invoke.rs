@@ -111,23 +111,24 @@ impl Work {
         };
         let mut work = std::pin::pin!(work);
         // A forward answers the client while the adapter still waits to hear how it ended.
-        let (outcome, streaming) = tokio::select! {
+        let (outcome, stream) = tokio::select! {
             biased;
-            Ok(stream) = &mut forwarded => {
-                let _gone = answer.send(Ok(Answer::Stream(stream)));
-                (work.await, None)
-            }
-            outcome = &mut work => match forwarded.try_recv() {
-                // A short one may begin and end in one step of the work.
-                Ok(stream) => {
-                    let _gone = answer.send(Ok(Answer::Stream(stream)));
-                    (outcome, None)
-                }
-                Err(_) => (outcome, Some(answer)),
-            },
+            Ok(stream) = &mut forwarded => (None, Some(stream)),
+            // A short body may have gone through whole before anybody looked.
+            outcome = &mut work => (Some(outcome), forwarded.try_recv().ok()),
+        };
+        let answer = if let Some(stream) = stream {
+            let _gone = answer.send(Ok(Answer::Stream(stream)));
+            None
+        } else {
+            Some(answer)
+        };
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => work.await,
         };
         let finished = recorded.finish(&self.app, &self.context, &routed, outcome).await;
-        if let Some(answer) = streaming {
+        if let Some(answer) = answer {
             let _gone = answer.send(finished.map(Answer::Done));
         }
     }
