@@ -39,7 +39,7 @@ fn run() -> anyhow::Result<()> {
     let options = options(lexopt::Parser::from_env())?;
     let mut rows = Vec::new();
     if let Some(micro) = &options.path_micro {
-        rows.push(micro::row(micro)?);
+        rows.extend(micro::rows(micro)?);
     }
     rows.extend(path::rows(&options.bay)?);
     let report = report::Report::new("path", rows);
