@@ -331,6 +331,8 @@ fn ship_is_small() {
         client.shell_ok("true");
         let resident = |pid| container.kib(pid, "VmRSS");
         let total = resident(container.init()) + resident(container.agent());
-        assert!(total < 8 * 1024, "{total} KiB");
+        // The static binary is what Bay ships; a dynamic test build brings its C library along.
+        let most = if cfg!(target_env = "musl") { 8 } else { 16 };
+        assert!(total < most * 1024, "{total} KiB");
     });
 }

@@ -160,7 +160,10 @@ fn descriptors(sandbox: &Sandbox) {
     let held = sandbox.shell_ok("ls -l /proc/self/fd");
     assert!(!held.contains("socket:"), "a command inherits a socket: {held}");
     // 0, 1, 2, and the directory that ls itself has open.
-    let others: Vec<_> = held.lines().filter(|l| l.contains(" -> ") && !l.contains("/dev/null") && !l.contains("pipe:")).collect();
+    let others: Vec<_> = held
+        .lines()
+        .filter(|l| l.contains(" -> ") && !l.contains("/dev/null") && !l.contains("pipe:"))
+        .collect();
     assert!(others.len() == 1 && others[0].contains("/proc/"), "a command inherits descriptors: {held}");
     let listening = sandbox.shell_ok("cat /proc/net/unix");
     assert!(!listening.contains("bay-test"), "a socket of the host shows by name: {listening}");

@@ -7,8 +7,10 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use super::super::state::State;
 use super::super::*;
 use super::harness::*;
+use crate::driver::Network;
 
 /// Runs a test below in namespaces of its own, with this command as its innermost part.
 fn in_a_namespace(inner: Command) {

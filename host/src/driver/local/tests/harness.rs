@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::*;
+use crate::driver::Network;
 
 /// Nothing here takes longer on a machine that is merely busy.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);

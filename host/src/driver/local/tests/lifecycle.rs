@@ -7,8 +7,10 @@ use std::time::Duration;
 use bay_ship_api::init::Isolation;
 use serde_json::json;
 
+use super::super::state::State;
 use super::super::*;
 use super::harness::*;
+use crate::driver::Network;
 
 #[tokio::test]
 async fn the_configuration_arrives_with_what_only_the_driver_knows() {
