@@ -53,7 +53,11 @@ fn venv() -> PathBuf {
 }
 
 fn ship() -> PathBuf {
-    std::env::var_os("BAY_TEST_SHIP").map_or_else(|| env!("CARGO_BIN_EXE_ship").into(), PathBuf::from)
+    // nextest's own variable knows where a build that was moved lies now.
+    ["BAY_TEST_SHIP", "NEXTEST_BIN_EXE_ship"]
+        .into_iter()
+        .find_map(std::env::var_os)
+        .map_or_else(|| env!("CARGO_BIN_EXE_ship").into(), PathBuf::from)
 }
 
 /// How to start a container; adjust the fields, then [`Setup::start`].
@@ -133,10 +137,9 @@ impl Setup {
             let id = NOBODY.to_string();
             argv.extend(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"].map(String::from));
         }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/launch.py");
-        // The script may lie where the other user cannot read.
+        // A copy: the source tree may lie where the other user cannot read.
         let copy = self.dir.path().join("launch.py");
-        fs::copy(script, &copy).unwrap();
+        fs::write(&copy, include_str!("launch.py")).unwrap();
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
         let mode = if two_uid { "two_uid" } else { "nested_pid" };
         argv.extend(
@@ -171,7 +174,8 @@ impl Setup {
         add(&["--perms", "0755", "--tmpfs", "/run"]);
         add(&["--bind", self.workspace().to_str().unwrap(), "/workspace"]);
         let ship = self.dir.path().join("ship");
-        fs::copy(ship_path(), &ship).unwrap();
+        fs::copy(self::ship(), &ship).unwrap();
+        fs::set_permissions(&ship, fs::Permissions::from_mode(0o755)).unwrap();
         add(&["--ro-bind", ship.to_str().unwrap(), "/.bay/ship"]);
         if self.python {
             add(&["--ro-bind", venv().to_str().unwrap(), "/opt/bay/python"]);
@@ -191,10 +195,6 @@ impl Setup {
         add(&["/.bay/ship", "init"]);
         out
     }
-}
-
-fn ship_path() -> PathBuf {
-    ship()
 }
 
 fn own(path: &Path, id: u32) {
