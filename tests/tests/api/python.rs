@@ -36,7 +36,8 @@ fn a_timeout_interrupts_and_keeps_the_state_unless_the_interrupt_is_ignored() {
     assert_eq!(kept["output"].as_str().unwrap().trim(), "42");
 
     let deaf = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass";
-    let ended = sandbox.post("python/exec", &json!({ "code": deaf, "timeout": 1, "wait": 60 })).send().expect(200);
+    let ended =
+        sandbox.post("python/exec", &json!({ "code": deaf, "timeout": 1, "wait": 60 })).send().expect(200);
     assert_eq!(ended["success"], false, "{ended}");
     let fresh = sandbox.python("'x' in globals()");
     assert_eq!(fresh["output"].as_str().unwrap().trim(), "False", "{fresh}");
