@@ -155,6 +155,22 @@ fn a_kernel_killed_while_idle_is_replaced() {
 }
 
 #[test]
+fn a_kernel_stopped_while_it_starts_goes_on() {
+    both(|_, client, _| {
+        client.python_ok("1");
+        let began = Instant::now();
+        client.shell_ok(
+            "pkill -9 -f '[i]pykernel_launcher'; sleep 0.1; pkill -STOP -f '[i]pykernel_launcher'; true",
+        );
+        let next = wait_for(
+            || Some(client.python_within("1", 1)).filter(|answer| answer.success),
+            "the next kernel",
+        );
+        assert!(began.elapsed() < Duration::from_secs(40), "{:?}: {next:?}", began.elapsed());
+    });
+}
+
+#[test]
 fn a_hundred_megabytes_of_output_are_bounded_everywhere() {
     both(|container, client, _| {
         for code in [

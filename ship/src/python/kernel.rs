@@ -95,6 +95,8 @@ impl Kernel {
         let mut process =
             spawner.spawn(command, [dev_null()?, dev_null()?, theirs]).await.map_err(refused)?;
         let said = Tail::follow(output);
+        // A start that user code stopped would otherwise hold all calls for the whole of its time.
+        let _going = process.keep_going();
         let signer = Signer::new(&key);
         let connecting = async {
             // Before the first request, so that nothing published is missed.

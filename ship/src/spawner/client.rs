@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 use tokio::io::Interest;
@@ -192,10 +193,30 @@ impl Process {
         self.spawner.tell(&Request::Signal { pid: self.pid, signal, reach: Reach::Group });
     }
 
+    /// Until the returned value is dropped, lets its group go on every second: other user code may have stopped it.
+    pub(crate) fn keep_going(&self) -> KeepGoing {
+        let (spawner, pid) = (self.spawner.clone(), self.pid);
+        KeepGoing(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                spawner.tell(&Request::Signal { pid, signal: libc::SIGCONT as u8, reach: Reach::Group });
+            }
+        }))
+    }
+
     /// Kills it and everything that descends from it, as far as can be told.
     pub(crate) fn kill_everything(&self) {
         let signal = libc::SIGKILL as u8;
         self.spawner.tell(&Request::Signal { pid: self.pid, signal, reach: Reach::Everything });
+    }
+}
+
+/// See [`Process::keep_going`].
+pub(crate) struct KeepGoing(tokio::task::JoinHandle<()>);
+
+impl Drop for KeepGoing {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
