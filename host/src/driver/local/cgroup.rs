@@ -157,12 +157,20 @@ impl Cgroups {
         };
         self.parents.iter().map(group).collect()
     }
+
+    /// Removes the directories of this Bay where no container has one any more.
+    pub(super) fn tidy(&self) {
+        for parent in &self.parents {
+            // One that is in use says so, and stays.
+            let _ = fs::remove_dir(&parent.path);
+        }
+    }
 }
 
 /// Makes the directories of one container and writes its bounds; removes them again when that fails.
 pub(super) fn create(groups: &[Group], bounds: Bounds) -> io::Result<()> {
     for group in groups {
-        if let Err(error) = make_directory(&group.path).and_then(|()| group.limit(bounds)) {
+        if let Err(error) = group.make().and_then(|()| group.limit(bounds)) {
             let _ = remove(groups, Duration::from_millis(200));
             return Err(io::Error::new(error.kind(), format!("{}: {error}", group.path.display())));
         }
@@ -171,6 +179,22 @@ pub(super) fn create(groups: &[Group], bounds: Bounds) -> io::Result<()> {
 }
 
 impl Group {
+    /// Makes the directory, and the one of this Bay above it when somebody tidied that away.
+    fn make(&self) -> io::Result<()> {
+        match (make_directory(&self.path), self.path.parent()) {
+            (Err(error), Some(ours)) if error.kind() == io::ErrorKind::NotFound => {
+                make_directory(ours)?;
+                if let (Version::V2, Some(base)) = (self.version, ours.parent()) {
+                    let controllers: Vec<Controller> = self.controllers.iter().copied().collect();
+                    enable(base, &controllers, ours);
+                    enable(ours, &controllers, ours);
+                }
+                make_directory(&self.path)
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
     fn write(&self, file: &str, value: &str) -> io::Result<()> {
         fs::OpenOptions::new()
             .write(true)

@@ -90,6 +90,24 @@ fn a_create_that_fails_leaves_nothing() {
     assert!(!dir.path().join("one").exists());
 }
 
+#[test]
+fn a_directory_that_was_tidied_away_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bay-x");
+    let cgroups = Cgroups {
+        parents: vec![Parent { path: path.clone(), version: Version::V1, controllers: BTreeSet::new() }],
+    };
+    let groups = cgroups.plan("one");
+    create(&groups, bounds()).unwrap();
+    cgroups.tidy();
+    assert!(groups[0].path.exists(), "in use");
+    remove(&groups, Duration::ZERO).unwrap();
+    cgroups.tidy();
+    assert!(!path.exists());
+    create(&groups, bounds()).unwrap();
+    assert!(groups[0].path.exists());
+}
+
 impl Cgroups {
     /// The directories made for this Bay, for tests to see them empty.
     pub(in crate::driver::local) fn parents_for_tests(&self) -> Vec<PathBuf> {

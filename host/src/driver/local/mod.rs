@@ -115,6 +115,12 @@ struct Inner {
     starting: Mutex<std::collections::BTreeSet<String>>,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.cgroups.tidy();
+    }
+}
+
 fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> DriverError {
     move |source| DriverError::Io { what: what.into(), source }
 }

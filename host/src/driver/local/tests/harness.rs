@@ -127,8 +127,11 @@ impl Drop for Bay {
                 }
             });
             for parent in driver.inner.cgroups.parents_for_tests() {
-                // Gone only when every sandbox's was.
-                fs::remove_dir(&parent).unwrap();
+                // Empty, or gone already with another driver of the same Bay.
+                let left = fs::read_dir(&parent).into_iter().flatten().flatten();
+                let left: Vec<_> =
+                    left.filter(|entry| entry.path().is_dir()).map(|entry| entry.path()).collect();
+                assert!(left.is_empty(), "{left:?}");
             }
         });
         let outcome = destroy.join();
