@@ -5,8 +5,6 @@
 //!                     │         (wasm)     (wasm)       │          (wasm)        (Ship, native)
 //!                     └── record ◀── store              └── driver
 //! ```
-//!
-//! Modules in the order in which a request meets them.
 
 pub mod cli;
 pub mod config;
@@ -27,6 +25,8 @@ pub mod runtime;
 pub mod sandbox;
 pub mod session;
 pub mod store;
+
+pub mod background;
 
 pub mod error;
 pub mod id;

@@ -1,5 +1,6 @@
 //! The Python environment that tests and benches share, so that not every test waits for pip.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
@@ -18,5 +19,9 @@ pub(crate) fn for_tests(bay: &Path) -> anyhow::Result<PathBuf> {
     let said = run::output(run::command(bay).args(["python", "install", "--data-dir"]).arg(&data_dir))?;
     let environment = PathBuf::from(said.lines().last().unwrap_or_default());
     ensure!(environment.join("bin/python3").exists(), "`bay python install` made no Python: {said}");
+    // A data directory is private, but what tests start by themselves is as unprivileged as a sandbox is.
+    for place in environment.ancestors().skip(1).take_while(|place| place.starts_with(&data_dir)) {
+        std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o755))?;
+    }
     Ok(environment)
 }

@@ -11,10 +11,12 @@ use bay_plugin_host::{HostOptions, PluginHost};
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, create_key};
 use crate::auth::keys::ApiKey;
 use crate::auth::{Scope, SystemContext, Tenant};
+use crate::background;
 use crate::config::{Config, DriverKind, Flags, PluginLimits, environment};
 use crate::driver::local::LocalDriver;
 use crate::driver::{Driver, LocalOptions};
@@ -55,6 +57,10 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let app = build(config, address).await?;
     first_key(&app, args.key_file.as_deref()).await?;
 
+    let ends = CancellationToken::new();
+    let house = background::run(app.store.clone(), app.config.history.clone(), ends.clone());
+    let house = tokio::spawn(house);
+
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     say(&format!("listening on http://{address}"));
@@ -62,6 +68,8 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         tokio::select! { _ = terminated.recv() => {}, _ = interrupted.recv() => {} }
     })
     .await;
+    ends.cancel();
+    house.await?;
     tracing::info!("stopped; sandboxes go on and are taken over at the next start");
     Ok(())
 }
