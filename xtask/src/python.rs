@@ -1,6 +1,5 @@
 //! The Python environment that tests and benches share, so that not every test waits for pip.
 
-use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -20,10 +19,6 @@ pub(crate) fn for_tests(bay: &Path) -> anyhow::Result<PathBuf> {
     println!("making sure of a Python with ipykernel in {}", data_dir.display());
     let said = run::output(run::command(bay).args(["python", "install", "--data-dir"]).arg(&data_dir))?;
     let environment = PathBuf::from(said.lines().last().unwrap_or_default());
-    // A data directory is private and this one holds nothing but a Python, which tests show to several users.
-    for folder in environment.ancestors().skip(1).take_while(|folder| folder.starts_with(&data_dir)) {
-        std::fs::set_permissions(folder, Permissions::from_mode(0o755))?;
-    }
     ensure!(environment.join("bin/python3").exists(), "`bay python install` made no Python: {said}");
     // A data directory is private, but what tests start by themselves is as unprivileged as a sandbox is.
     for place in environment.ancestors().skip(1).take_while(|place| place.starts_with(&data_dir)) {
