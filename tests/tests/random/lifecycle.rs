@@ -12,6 +12,8 @@ struct Life {
     lines: usize,
     session: u64,
     running: bool,
+    /// That session has answered.
+    seen_ready: bool,
 }
 
 #[test]
@@ -31,12 +33,14 @@ fn random_lives_keep_their_files_and_their_numbers() {
                 lines: 0,
                 session: u64::from(start != "lazy"),
                 running: start != "lazy",
+                seen_ready: start == "wait",
             });
             continue;
         }
         if choice == 1 {
             bay.kill();
             bay.start_again();
+            lives.iter_mut().for_each(after_a_kill);
             continue;
         }
         let at = random.below(lives.len());
@@ -52,6 +56,7 @@ fn random_lives_keep_their_files_and_their_numbers() {
                 let stopped = life.sandbox.post("stop", &json!({})).send().expect(200);
                 assert_eq!(stopped["sandbox"]["status"], "idle", "{stopped}");
                 life.running = false;
+                life.seen_ready = false;
             }
             5 => {
                 let names: Vec<_> = api.list("/v1/sandboxes").iter().map(|s| s["id"].clone()).collect();
@@ -64,6 +69,7 @@ fn random_lives_keep_their_files_and_their_numbers() {
                     until("it is ready", Duration::from_secs(20), || {
                         (life.sandbox.show()["status"] == "ready").then_some(())
                     });
+                    life.seen_ready = true;
                 }
             }
             _ => step_of(&mut lives[at]),
@@ -72,6 +78,15 @@ fn random_lives_keep_their_files_and_their_numbers() {
     for life in &mut lives {
         step_of(life);
     }
+}
+
+/// What was ready goes on. A start that was still under way may be undone: its number is spent.
+fn after_a_kill(life: &mut Life) {
+    let shown = life.sandbox.show();
+    let ready = shown["status"] == "ready";
+    assert!(ready || !life.seen_ready || !life.running, "{shown}");
+    life.running = ready;
+    life.session = shown["session_seq"].as_u64().expect("a number");
 }
 
 fn step_of(life: &mut Life) {
@@ -84,4 +99,5 @@ fn step_of(life: &mut Life) {
     assert_eq!(session, wanted, "{ran}");
     life.session = session;
     life.running = true;
+    life.seen_ready = true;
 }
