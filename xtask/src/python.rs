@@ -1,7 +1,6 @@
 //! The Python environment that tests and benches share, so that not every test waits for pip.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
