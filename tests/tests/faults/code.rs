@@ -18,7 +18,7 @@ fn a_hundred_megabytes_of_output_are_bounded_and_the_neighbour_is_unharmed() {
     for (tail, body) in [
         ("shell/exec", json!({ "command": "yes loud | head -c 104857600", "timeout": 60 })),
         ("shell/exec", json!({ "command": "yes loud | head -c 104857600 >&2", "timeout": 60 })),
-        ("python/exec", json!({ "code": "for i in range(100): print('x' * (1 << 20))", "timeout": 60 })),
+        ("python/exec", json!({ "code": "for i in range(100): print('x' * (1 << 20), flush=True)", "timeout": 60 })),
         ("python/exec", json!({ "code": "'x' * (100 << 20)", "timeout": 60 })),
     ] {
         let answer = std::thread::scope(|s| {
