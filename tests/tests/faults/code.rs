@@ -18,7 +18,10 @@ fn a_hundred_megabytes_of_output_are_bounded_and_the_neighbour_is_unharmed() {
     for (tail, body) in [
         ("shell/exec", json!({ "command": "yes loud | head -c 104857600", "timeout": 60 })),
         ("shell/exec", json!({ "command": "yes loud | head -c 104857600 >&2", "timeout": 60 })),
-        ("python/exec", json!({ "code": "for i in range(100): print('x' * (1 << 20), flush=True)", "timeout": 60 })),
+        (
+            "python/exec",
+            json!({ "code": "for i in range(100): print('x' * (1 << 20), flush=True)", "timeout": 60 }),
+        ),
         ("python/exec", json!({ "code": "'x' * (100 << 20)", "timeout": 60 })),
     ] {
         let answer = std::thread::scope(|s| {
@@ -55,7 +58,7 @@ fn a_fork_bomb_stays_in_its_sandbox() {
             assert!(bay.processes().len() < 600, "{} processes", bay.processes().len());
         }
         let answer = call.join().expect("the bomb");
-        assert!(answer.status == 200 || answer.status >= 500, "{}", answer.brief());
+        assert!([200, 429].contains(&answer.status) || answer.status >= 500, "{}", answer.brief());
     });
     neighbour.unharmed();
     // One that leaves its process group, so that no timeout of the call can reach it.
@@ -63,7 +66,7 @@ fn a_fork_bomb_stays_in_its_sandbox() {
     bomb.write("bomb.py", escaped);
     let answer =
         bomb.post("shell/exec", &json!({ "command": "python3 bomb.py & sleep 1", "timeout": 5 })).send();
-    assert!(answer.status == 200 || answer.status >= 500, "{}", answer.brief());
+    assert!([200, 429].contains(&answer.status) || answer.status >= 500, "{}", answer.brief());
     prompt(&neighbour);
     // Whatever it still does, stopping it works, and afterwards it is as new.
     let stopped = bomb.post("stop", &json!({})).limit(Duration::from_secs(30)).send();
