@@ -29,12 +29,13 @@ pub(crate) fn target_dir() -> anyhow::Result<PathBuf> {
 
 /// Builds one executable and tells where it is. Cargo's progress goes to standard error as usual.
 ///
-/// `what` is `--bin` or `--example`, and its name.
+/// `what` is `--bin` or `--example`, and its name. `bay` is always selected with it: alone, a package would resolve
+/// other features of what they share, and the WebAssembly engine would be compiled once more.
 pub(crate) fn build(package: &str, what: [&str; 2], profile: &str) -> anyhow::Result<PathBuf> {
     let text = run::output(
         run::cargo()
             .args(["build", "--locked", "--message-format=json-render-diagnostics"])
-            .args(["--profile", profile, "--package", package])
+            .args(["--profile", profile, "--package", "bay", "--package", package])
             .args(what),
     )?;
     text.lines()
