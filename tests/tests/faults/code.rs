@@ -33,7 +33,16 @@ fn a_hundred_megabytes_of_output_are_bounded_and_the_neighbour_is_unharmed() {
             loud_one.join().expect("the loud call")
         });
         let ran = answer.expect(200);
-        assert_eq!(ran["truncated"], true, "{body}: success {}, {}", ran["success"], ran["error"]);
+        // Where no cgroup bounds memory, a bound on each process's address space does, and code may meet it first:
+        // that is an honest end, too, as long as it is told.
+        let out_of_memory = ran["success"] == false
+            && ran["error"].as_str().is_some_and(|error| error.contains("MemoryError"));
+        assert!(
+            ran["truncated"] == true || out_of_memory,
+            "{body}: success {}, {}",
+            ran["success"],
+            ran["error"]
+        );
         assert!(answer.body.len() < 5 << 20, "{body}: an answer of {} bytes", answer.body.len());
         assert_eq!(loud.shell_ok("echo fine"), "fine");
         assert!(resident(&bay) < BAY_MEMORY, "Bay takes {} MiB", resident(&bay) >> 20);
