@@ -72,6 +72,12 @@ fn a_flooded_writer_refuses_the_flooder_only() {
             Ok(())
         });
         let mut waiting = vec![Box::pin(blocked) as std::pin::Pin<Box<dyn Future<Output = _>>>];
+        // A future is queued when it is first polled: the blocked one must stand before all others.
+        std::future::poll_fn(|c| {
+            assert!(waiting[0].as_mut().poll(c).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
         let mut refused = None;
         for _ in 0..2000 {
             let mut next: std::pin::Pin<Box<dyn Future<Output = _>>> =
@@ -91,7 +97,6 @@ fn a_flooded_writer_refuses_the_flooder_only() {
             std::task::Poll::Ready(())
         })
         .await;
-        // Poll the blocked one at least once before it is let go, so that all were queued behind it.
         release.send(()).unwrap();
         other.await.unwrap();
         for call in waiting {
