@@ -87,7 +87,7 @@ fn a_fork_bomb_stays_in_its_sandbox() {
 
 #[test]
 fn memory_and_processor_are_bounded() {
-    let small = Profile::python().named("small").container(json!({ "resources": { "memory": "384m" } }));
+    let small = Profile::python().named("small").container(json!({ "resources": { "memory": "768m" } }));
     let bay = Bay::start(Options::default().profile(small));
     let api = bay.api();
     let (hungry, neighbour) =
@@ -95,7 +95,7 @@ fn memory_and_processor_are_bounded() {
     hungry.ready();
     let ate = hungry.post("python/exec", &json!({ "code": "b = b'x' * (1 << 30)", "timeout": 30 })).send();
     let ate = ate.expect(200);
-    assert_eq!(ate["success"], false, "a gibibyte in 384 MiB: {}", ate["output"]);
+    assert_eq!(ate["success"], false, "a gibibyte in 768 MiB: {}", ate["output"]);
     neighbour.unharmed();
     works_again(&hungry);
     let shell = hungry.shell("python3 -c \"b = b'x' * (1 << 30)\"");
