@@ -24,6 +24,8 @@ const META_TIMEOUT: Duration = Duration::from_secs(5);
 const LOG_TAIL: usize = 2048;
 /// The version of the runtime's API that Bay speaks.
 const RUNTIME_API: &str = "v1";
+/// Longest name and version of a runtime together, in bytes.
+const MAX_NAMES: usize = 128;
 /// Open files of one process of user code.
 const NOFILE: u64 = 65_536;
 
@@ -152,6 +154,10 @@ pub(super) async fn prove(
     };
     let why = tokio::select! {
         meta = proven => match meta {
+            // Name and version are kept and shown with every GET: a runtime does not get to choose how much.
+            Ok(meta) if meta.runtime.name.len() + meta.runtime.version.len() > MAX_NAMES => {
+                "its name and version are too long".to_owned()
+            }
             Ok(meta) if meta.runtime.api_version == RUNTIME_API => return Ok(meta),
             Ok(meta) => format!("it speaks API {:?}", meta.runtime.api_version),
             Err(error) => error.to_string(),

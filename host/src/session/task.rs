@@ -164,10 +164,12 @@ impl Task {
                     view.live = Some(Arc::clone(&live));
                     view.checked = Some(checked);
                 });
-                if self.phase() == Phase::Ready {
-                    for reply in self.starts.drain(..) {
-                        let _gone = reply.send(Ok(Arc::clone(&live)));
-                    }
+                // A stop that came too late to cancel it counts all the same: nobody gets what is about to go,
+                // and nobody gets a new session for having asked before the stop.
+                let ready = self.phase() == Phase::Ready;
+                for reply in self.starts.drain(..) {
+                    let _gone =
+                        reply.send(if ready { Ok(Arc::clone(&live)) } else { Err(stopped_meanwhile()) });
                 }
             }
             Err(error) => {
