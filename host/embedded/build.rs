@@ -13,16 +13,19 @@ fn main() {
     finish(components().and_then(|()| ship()));
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+/// Asked when it runs, not when it is compiled: several checkouts may share a target directory.
+fn root() -> Result<PathBuf, String> {
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set")?;
+    Ok(Path::new(&here).join("../.."))
 }
 
 fn components() -> Result<(), String> {
-    let plugins = root().join("plugins");
+    let root = root()?;
+    let plugins = root.join("plugins");
     rerun_if_changed(COMPONENTS.iter().map(|c| plugins.join(c)));
     rerun_if_changed([plugins.join("Cargo.toml"), plugins.join("Cargo.lock")]);
     // What the components are built from besides.
-    rerun_if_changed([root().join("wit"), root().join("ship/api")]);
+    rerun_if_changed([root.join("wit"), root.join("ship/api")]);
     let artifacts = NestedBuild {
         name: "plugins",
         manifest: plugins.join("Cargo.toml"),
@@ -44,7 +47,7 @@ fn ship() -> Result<(), String> {
         rerun_if_changed([&path]);
         return copy(&path, "ship");
     }
-    let root = root();
+    let root = root()?;
     let manifest = root.join("Cargo.toml");
     let ship = root.join("ship");
     rerun_if_changed([ship.join("src"), ship.join("Cargo.toml"), ship.join("build.rs"), ship.join("api")]);
