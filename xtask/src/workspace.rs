@@ -1,15 +1,22 @@
 //! Where things are.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
 
 use crate::run;
 
-/// The root of the workspace this was compiled in.
+/// The root of the workspace this runs in. Cargo says where that is; the place it was compiled in may be another
+/// checkout that shares the target directory.
 pub(crate) fn root() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here)
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let here =
+            std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let here = PathBuf::from(here);
+        here.parent().map_or_else(|| here.clone(), Path::to_path_buf)
+    })
 }
 
 /// The target of Ship: the machine's own architecture, statically linked.
