@@ -1,4 +1,4 @@
-//! Answer bodies: a JSON text, or a file that is read while it is sent.
+//! Answer bodies: a JSON text, a file that is read while it is sent, a stream of what comes into being.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use tokio::sync::mpsc;
 
 use crate::agent::error::Failure;
 use crate::files::Opened;
@@ -23,6 +24,9 @@ pub(super) enum Body {
     Whole(Option<Bytes>),
     /// A range of a file.
     File(FileRange),
+    /// What somebody sends while it comes into being, of unknown length. An error breaks the connection, so that
+    /// what did not end well never looks whole.
+    Stream(mpsc::Receiver<Result<Bytes, Cut>>),
 }
 
 /// Bytes of a file still to be sent.
@@ -73,7 +77,7 @@ pub(super) struct Cut;
 
 impl std::fmt::Display for Cut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the file could not be read to its end")
+        f.write_str("the body could not be sent to its end")
     }
 }
 
@@ -96,6 +100,7 @@ impl http_body::Body for Body {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::File(range) => range.poll(context),
+            Self::Stream(pieces) => pieces.poll_recv(context).map(|piece| Some(piece?.map(Frame::data))),
         }
     }
 
@@ -103,6 +108,7 @@ impl http_body::Body for Body {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::File(range) => range.left == 0,
+            Self::Stream(_) => false,
         }
     }
 
@@ -110,6 +116,7 @@ impl http_body::Body for Body {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::File(range) => SizeHint::with_exact(range.left),
+            Self::Stream(_) => SizeHint::default(),
         }
     }
 }

@@ -27,7 +27,10 @@ pub(crate) enum Code {
     FileNotFound,
     MethodNotAllowed,
     Conflict,
+    AlreadyExists,
+    StateLost,
     PayloadTooLarge,
+    UnsupportedMediaType,
     RangeNotSatisfiable,
     Busy,
     RuntimeError,
@@ -48,6 +51,9 @@ impl Code {
             Self::FileNotFound => ("file_not_found", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::Conflict => ("conflict", StatusCode::CONFLICT),
+            Self::AlreadyExists => ("already_exists", StatusCode::CONFLICT),
+            Self::StateLost => ("state_lost", StatusCode::CONFLICT),
+            Self::UnsupportedMediaType => ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::PayloadTooLarge => ("payload_too_large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::RangeNotSatisfiable => ("range_not_satisfiable", StatusCode::RANGE_NOT_SATISFIABLE),
             Self::Busy => ("busy", StatusCode::TOO_MANY_REQUESTS),
@@ -80,6 +86,7 @@ impl Failure {
         let raw = error.raw_os_error();
         match raw {
             Some(libc::ENOENT) => Self::new(Code::FileNotFound, "there is no such file or directory"),
+            Some(libc::EEXIST | libc::ENOTEMPTY) => Self::new(Code::AlreadyExists, "there is something already"),
             Some(libc::EISDIR) => Self::new(Code::IsADirectory, "this is a directory"),
             Some(libc::ENOTDIR) => Self::new(Code::NotADirectory, "a part of the path is not a directory"),
             Some(libc::EACCES | libc::EPERM) => {

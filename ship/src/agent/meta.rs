@@ -1,29 +1,18 @@
-//! `GET /meta`: what this container can do.
+//! `GET /meta` and `/capabilities`: what this container can do, read off the table of routes.
 
 use std::collections::BTreeMap;
 
 use bay_ship_api::WORKSPACE;
 use bay_ship_api::http::{Meta, RuntimeMeta, WorkspaceMeta};
 use bay_ship_api::init::Isolation;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Ship;
+use super::routes::ROUTES;
 use crate::python::Status;
 
+/// The answer of `/meta`.
 pub(super) fn meta(ship: &Ship) -> Meta {
-    let mut capabilities = BTreeMap::new();
-    if ship.filesystem {
-        capabilities.insert("filesystem".to_owned(), filesystem());
-    }
-    if ship.shell.is_some() {
-        capabilities.insert(
-            "shell".to_owned(),
-            json!({"operations": ["exec"], "endpoints": {"exec": "POST /shell/exec"}}),
-        );
-    }
-    if let Some(python) = &ship.python {
-        capabilities.insert("python".to_owned(), python_meta(&python.status()));
-    }
     Meta {
         runtime: RuntimeMeta {
             name: "ship".to_owned(),
@@ -37,45 +26,53 @@ pub(super) fn meta(ship: &Ship) -> Meta {
             Isolation::NestedPid => "nested_pid",
         }
         .to_owned(),
-        capabilities,
+        capabilities: capabilities(ship),
     }
 }
 
-fn filesystem() -> Value {
-    json!({
-        "operations": ["read_file", "write_file", "delete_file", "list_dir", "download"],
-        "path_mode": "relative",
-        "endpoints": {
-            "read_file": "POST /fs/read_file",
-            "write_file": "POST /fs/write_file",
-            "delete_file": "POST /fs/delete_file",
-            "list_dir": "POST /fs/list_dir",
-            "download": "GET /fs/download",
-        },
-    })
+/// What this container offers, by name: operations and where each is, and what else is known of it.
+pub(super) fn capabilities(ship: &Ship) -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    for (capability, _) in ROUTES.iter().filter_map(|route| route.serves) {
+        if ship.offers(capability) && !all.contains_key(capability) {
+            all.insert(capability.to_owned(), described(ship, capability));
+        }
+    }
+    all
 }
 
-fn python_meta(status: &Status) -> Value {
-    let offered = |state: &str| {
-        json!({
-            "operations": ["exec"], "engine": "ipython", "state": state,
-            "endpoints": {"exec": "POST /ipython/exec"},
-        })
-    };
+fn described(ship: &Ship, capability: &str) -> Value {
+    let mut operations = Vec::new();
+    let mut endpoints = Map::new();
+    for route in ROUTES {
+        if let Some((_, operation)) = route.serves.filter(|(name, _)| *name == capability) {
+            operations.push(operation);
+            endpoints.insert(operation.to_owned(), format!("{} {}", route.method, route.path).into());
+        }
+    }
+    let mut value = json!({"operations": operations, "endpoints": endpoints});
+    match (capability, &ship.python) {
+        ("filesystem", _) => value["path_mode"] = "relative".into(),
+        ("python", Some(python)) => python_state(&mut value, &python.status()),
+        _ => {}
+    }
+    value
+}
+
+fn python_state(value: &mut Value, status: &Status) {
+    value["engine"] = "ipython".into();
     match status {
-        Status::Starting => offered("starting"),
+        Status::Starting => value["state"] = "starting".into(),
         Status::Ready { kernel_seq } => {
-            let mut value = offered("ready");
+            value["state"] = "ready".into();
             value["kernel_seq"] = json!(kernel_seq);
-            value
         }
         Status::Failed(why) => {
-            let mut value = offered("failed");
+            value["state"] = "failed".into();
             value["reason"] = json!(why);
-            value
         }
         Status::Unavailable(why) => {
-            json!({"operations": [], "engine": null, "state": "unavailable", "reason": why, "endpoints": {}})
+            *value = json!({"operations": [], "engine": null, "state": "unavailable", "reason": why, "endpoints": {}});
         }
     }
 }

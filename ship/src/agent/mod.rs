@@ -5,7 +5,10 @@
 
 mod body;
 pub(crate) mod error;
+mod handlers;
+mod http;
 mod meta;
+mod range;
 mod routes;
 mod server;
 
@@ -41,6 +44,18 @@ pub(crate) struct Ship {
     pub(crate) filesystem: bool,
     pub(crate) files: Files,
     pub(crate) pool: Pool,
+}
+
+impl Ship {
+    /// Whether the profile gives this capability and the container can have it.
+    fn offers(&self, capability: &str) -> bool {
+        match capability {
+            "filesystem" => self.filesystem,
+            "python" => self.python.is_some(),
+            "shell" => self.shell.is_some(),
+            _ => false,
+        }
+    }
 }
 
 /// The agent's process. Does not return.

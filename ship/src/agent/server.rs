@@ -75,6 +75,7 @@ async fn connection(mut stream: UnixStream, ship: Arc<Ship>, credentials: &Crede
         .max_buf_size(HEAD_BYTES)
         .keep_alive(true)
         .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
         .await;
 }
 

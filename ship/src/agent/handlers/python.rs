@@ -1,0 +1,15 @@
+//! `python`: what each route does with its request.
+
+use bay_ship_api::http::PythonExecRequest;
+use hyper::Request;
+use hyper::body::Incoming;
+
+use crate::agent::Ship;
+use crate::agent::http::{Answer, body, ok};
+use crate::agent::routes::unsupported;
+
+pub(in crate::agent) async fn exec(ship: &Ship, request: Request<Incoming>) -> Answer {
+    let python = ship.python.as_ref().ok_or_else(|| unsupported("python"))?;
+    let request: PythonExecRequest = body(request).await?;
+    ok(&python.exec(request).await?)
+}
