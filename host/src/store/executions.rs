@@ -10,6 +10,7 @@ use super::Store;
 use super::error::StoreError;
 use super::page::{Listing, Page};
 use super::row::{Millis, text_enum};
+use super::worker::Outlives;
 
 pub(super) use sql::erase_some;
 use sql::{finish, get, list, record};
@@ -196,14 +197,15 @@ pub struct HistoryLimits {
 }
 
 impl Store {
-    /// Writes the intent to run something. Nothing may be dispatched before this answers.
+    /// Writes the intent to run something. Nothing may be dispatched before this answers. It outlives Bay, not a
+    /// power failure, which ends the work as well.
     pub async fn record_execution(&self, tenant: &Tenant, new: NewExecution) -> Result<(), StoreError> {
         let owner = tenant.clone();
-        self.write(tenant, move |db| record(db, &owner, new)).await
+        self.write_to_outlive(Outlives::Bay, tenant, move |db| record(db, &owner, new)).await
     }
 
     /// Writes the end of a running execution. A second end is [`Conflict::Finished`]; not found once its sandbox
-    /// was deleted.
+    /// was deleted. Outlives what its intent does.
     pub async fn finish_execution(
         &self,
         tenant: &Tenant,
@@ -211,7 +213,7 @@ impl Store {
         end: FinishExecution,
     ) -> Result<(), StoreError> {
         let (owner, id) = (tenant.clone(), id.to_owned());
-        self.write(tenant, move |db| finish(db, &owner, &id, end)).await
+        self.write_to_outlive(Outlives::Bay, tenant, move |db| finish(db, &owner, &id, end)).await
     }
 
     /// One execution of a sandbox.

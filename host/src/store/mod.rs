@@ -1,12 +1,14 @@
 //! The source of truth: one SQLite database in the data directory, locked by the Bay that runs.
 //!
 //! ```text
-//!  callers ──▶ queue, fair by tenant, bounded ──▶ one writer thread ──▶ bay.db (WAL, synchronous = FULL)
+//!  callers ──▶ queue, fair by tenant, bounded ──▶ one writer thread ──▶ bay.db (WAL)
 //!          ├─▶ queue, fair by tenant, bounded ──▶ reader threads, query_only ──┤
 //!          └─▶ a spare connection, for one row by its key, query_only ─────────┘
 //! ```
 //!
-//! - A call that answers `Ok` to a write has it on disk: the answer is sent after the commit. The writer takes
+//! - A call that answers `Ok` to a write has it on disk (`synchronous = FULL`): the answer is sent after the
+//!   commit. Only records of executions leave the fsync out (`NORMAL`): they outlive Bay's sudden end, and a power
+//!   failure, which may take the last of them, has ended the work itself, too. The writer takes
 //!   what waits into one transaction, so that many callers share one fsync; each has its own savepoint, and one
 //!   that fails leaves no trace and harms no other.
 //! - No transaction outlives a closure on those threads, so none is ever held across an await.

@@ -22,7 +22,32 @@ const MAX_BATCH: usize = 64;
 /// A read: runs, answers.
 type ReadJob = Box<dyn FnOnce(&Connection) + Send>;
 /// A write: runs within a transaction, and answers when told how that ended.
-type WriteJob = Box<dyn FnOnce(&Connection) -> Answer + Send>;
+struct WriteJob {
+    outlives: Outlives,
+    work: Box<dyn FnOnce(&Connection) -> Answer + Send>,
+}
+
+/// What a write outlives from the moment it is answered. One that waits for the disk costs an fsync, which on a
+/// common disk is more than all else that Bay does for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outlives {
+    /// Bay's own end, however sudden: the log is written, and the system has it. A power failure may take the last
+    /// of these with it, but never one before them, and never a part of one. For records of what the same power
+    /// failure ended anyway.
+    Bay,
+    /// A power failure, too.
+    Power,
+}
+
+impl Outlives {
+    /// The value of SQLite's `synchronous` for it. In WAL mode `normal` leaves out only the fsync of a commit.
+    fn synchronous(self) -> &'static str {
+        match self {
+            Self::Bay => "normal",
+            Self::Power => "full",
+        }
+    }
+}
 
 /// What a write leaves to be done after the commit.
 struct Answer {
@@ -99,9 +124,28 @@ impl Drop for Workers {
 }
 
 fn write_loop(mut db: Connection, queue: &FairQueue<WriteJob>) {
+    // As the connection was opened.
+    let mut now = Outlives::Power;
     while let Some(first) = queue.pop() {
         let more = std::iter::from_fn(|| queue.try_pop()).take(MAX_BATCH - 1);
-        let (answers, end) = run_batch(&mut db, std::iter::once(first).chain(more));
+        let jobs: Vec<_> = std::iter::once(first).chain(more).collect();
+        let wanted = if jobs.iter().any(|job| job.outlives == Outlives::Power) {
+            Outlives::Power
+        } else {
+            Outlives::Bay
+        };
+        // Where it cannot be changed it stays, and the next batch tries again: never less than was asked for,
+        // because nothing is written.
+        if wanted != now {
+            match db.pragma_update(None, "synchronous", wanted.synchronous()) {
+                Ok(()) => now = wanted,
+                Err(error) => {
+                    tracing::error!(%error, "the store cannot change how it writes");
+                    continue;
+                }
+            }
+        }
+        let (answers, end) = run_batch(&mut db, jobs);
         for answer in answers {
             (answer.send)(end.clone());
         }
@@ -113,7 +157,7 @@ fn write_loop(mut db: Connection, queue: &FairQueue<WriteJob>) {
 /// Runs jobs in one transaction, each in its savepoint; answers are sent by the caller, after the commit.
 fn run_batch(
     db: &mut Connection,
-    jobs: impl Iterator<Item = WriteJob>,
+    jobs: Vec<WriteJob>,
 ) -> (Vec<Answer>, Result<(), StoreError>) {
     let mut answers = Vec::new();
     let mut transaction = match db.transaction_with_behavior(TransactionBehavior::Immediate) {
@@ -127,7 +171,7 @@ fn run_batch(
     for job in jobs {
         let ended = (|| {
             let savepoint = transaction.savepoint()?;
-            let answer = catch_unwind(AssertUnwindSafe(|| job(&savepoint)));
+            let answer = catch_unwind(AssertUnwindSafe(|| (job.work)(&savepoint)));
             match answer {
                 Ok(answer) if answer.keep => {
                     answers.push(answer);
@@ -165,8 +209,18 @@ impl Store {
         lane: impl Into<Lane>,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.write_to_outlive(Outlives::Power, lane, work).await
+    }
+
+    /// As [`Store::write`], for what may outlive less.
+    pub(super) async fn write_to_outlive<T: Send + 'static>(
+        &self,
+        outlives: Outlives,
+        lane: impl Into<Lane>,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (sender, receiver) = oneshot::channel();
-        let job: WriteJob = Box::new(move |db| {
+        let work = Box::new(move |db: &Connection| {
             let result = work(db);
             let keep = result.is_ok();
             // A refusal stands whether or not others' writes reach the disk.
@@ -175,6 +229,7 @@ impl Store {
             };
             Answer { keep, send: Box::new(send) }
         });
+        let job = WriteJob { outlives, work };
         self.workers.writes.push(lane.into(), job).map_err(refusal)?;
         receiver.await.map_err(|_| gone())?
     }
