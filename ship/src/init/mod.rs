@@ -31,6 +31,10 @@ pub(crate) const RUN_DIR: &str = "/run/ship";
 /// The part of it that belongs to the user.
 pub(crate) const RUN_USER_DIR: &str = "/run/ship/user";
 
+/// Where the driver may put a folder on a disk, for output that is too long for memory. Without it such output is
+/// kept in [`RUN_USER_DIR`].
+pub(crate) const SPOOL_DIR: &str = "/.bay/spool";
+
 /// How long the start-up message may take.
 const CONFIG_WAIT: Duration = Duration::from_secs(15);
 
