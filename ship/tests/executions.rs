@@ -175,6 +175,9 @@ fn output_is_kept_to_its_bound_and_says_how_much_there_was() {
         let output = client.get("/executions/exe_b/output");
         assert_eq!(output.body.len(), 3 << 20);
         assert_eq!(field(&output.head, "x-output-total").unwrap(), "8000000");
+        // Where it is kept, user code neither sees nor writes anything.
+        assert!(!client.shell("touch /run/ship/agent/x").success);
+        assert_eq!(client.shell("ls -A /run/ship/agent; ls /proc/*/fd/* -l 2>/dev/null | grep deleted").stdout, "");
     }
 }
 
@@ -337,6 +340,8 @@ fn the_same_id_never_runs_twice() {
         );
         assert_eq!(client.raw(request.as_bytes()).unwrap().json(), answers[0]);
         assert_eq!(client.shell_ok("wc -l < ran"), "1");
+        let other = post("/shell/exec", "exe_same", "*/*", &json!({"command": "true", "timeout": 60}));
+        assert_eq!(client.raw(other.as_bytes()).unwrap().status, 409);
         let bad = client.raw(post("/shell/exec", "../x", "*/*", &body).as_bytes()).unwrap();
         assert_eq!(bad.status, 400);
     });

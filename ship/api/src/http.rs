@@ -83,8 +83,8 @@ pub struct ShellExecRequest {
     /// Working directory beneath `/workspace`.
     #[serde(default)]
     pub cwd: Option<String>,
-    /// Environment over the profile's.
-    #[serde(default)]
+    /// Environment over the profile's; null: nothing.
+    #[serde(default, deserialize_with = "null_as_default")]
     pub env: BTreeMap<String, String>,
     /// Bytes for stdin, which is `/dev/null` otherwise.
     #[serde(default)]
@@ -95,6 +95,14 @@ pub struct ShellExecRequest {
     /// How the answer is waited for.
     #[serde(flatten)]
     pub waiting: Waiting,
+}
+
+fn null_as_default<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
 /// How the answer to an execution is waited for.

@@ -95,15 +95,14 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
         // Lets its task send the spawn before the next line runs.
         tokio::task::yield_now().await;
         let files = Files::open()?;
-        let pool = Pool::start()?;
         let ship = Ship {
             isolation: config.isolation,
             python,
             shell: (has("shell") && world.shell.is_some()).then(|| Shell::new(spawner, world)),
             filesystem: has("filesystem"),
             files,
-            executions: Executions::new(pool.clone(), config.output_limit),
-            pool,
+            executions: Executions::new(Pool::start_as_agent()?, config.output_limit),
+            pool: Pool::start()?,
         };
         tokio::select! {
             over = server::serve(listener, Arc::new(ship), credentials) => over,

@@ -84,6 +84,8 @@ struct Position {
 pub(crate) struct Execution {
     context: Context,
     capability: &'static str,
+    /// Tells what it was asked to do from anything else.
+    asked: [u8; 32],
     created_at: SystemTime,
     /// Bytes of each stream that are kept.
     limit: u64,
@@ -95,10 +97,17 @@ pub(crate) struct Execution {
 }
 
 impl Execution {
-    pub(super) fn new(context: Context, capability: &'static str, limit: u64, pool: Pool) -> Self {
+    pub(super) fn new(
+        context: Context,
+        capability: &'static str,
+        asked: [u8; 32],
+        limit: u64,
+        pool: Pool,
+    ) -> Self {
         Self {
             context,
             capability,
+            asked,
             created_at: SystemTime::now(),
             limit,
             pool,
@@ -110,6 +119,10 @@ impl Execution {
 
     pub(crate) fn context(&self) -> &Context {
         &self.context
+    }
+
+    pub(super) fn asked(&self) -> [u8; 32] {
+        self.asked
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -44,8 +44,14 @@ impl Executions {
         Self { all: Arc::default(), count: Arc::default(), pool, limit }
     }
 
-    /// Finds the execution of this id, or makes it. An empty id gets one of Ship's own.
-    pub(crate) fn begin(&self, mut context: Context, capability: &'static str) -> Result<Begun, Failure> {
+    /// Finds the execution of this id, or makes it. An empty id gets one of Ship's own. `asked` tells requests apart:
+    /// an id stands for one.
+    pub(crate) fn begin(
+        &self,
+        mut context: Context,
+        capability: &'static str,
+        asked: [u8; 32],
+    ) -> Result<Begun, Failure> {
         if context.id.is_empty() {
             context.id = format!("local_{}", self.count.fetch_add(1, Ordering::Relaxed) + 1);
         }
@@ -56,6 +62,9 @@ impl Executions {
         }
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(&context.id) {
+            if known.asked() != asked {
+                return Err(Failure::new(Code::Conflict, "this execution id stands for another request"));
+            }
             return Ok(Begun::Known(Arc::clone(known)));
         }
         forget(&mut all);
@@ -63,7 +72,7 @@ impl Executions {
             return Err(Failure::new(Code::Busy, format!("{MAX_RUNNING} executions are under way already")));
         }
         let id = context.id.clone();
-        let execution = Arc::new(Execution::new(context, capability, self.limit, self.pool.clone()));
+        let execution = Arc::new(Execution::new(context, capability, asked, self.limit, self.pool.clone()));
         all.insert(id, Arc::clone(&execution));
         Ok(Begun::New(execution))
     }
@@ -116,7 +125,7 @@ mod tests {
 
     fn begin(all: &Executions, id: &str) -> Arc<Execution> {
         let context = Context { id: id.to_owned(), session_seq: None };
-        match all.begin(context, "shell").unwrap() {
+        match all.begin(context, "shell", [1; 32]).unwrap() {
             Begun::New(execution) | Begun::Known(execution) => execution,
         }
     }
@@ -131,8 +140,10 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &begin(&all, "exe_1")));
         assert_eq!(all.get("exe_1").unwrap().record()["status"], "succeeded");
         assert_eq!(all.get("exe_2").map(|_| ()).unwrap_err().code, Code::NotFound);
+        let other = Context { id: "exe_1".into(), session_seq: None };
+        assert_eq!(all.begin(other, "shell", [2; 32]).map(|_| ()).unwrap_err().code, Code::Conflict);
         let bad = Context { id: "a b".into(), session_seq: None };
-        assert!(all.begin(bad, "shell").is_err());
+        assert!(all.begin(bad, "shell", [1; 32]).is_err());
     }
 
     #[test]
@@ -157,6 +168,6 @@ mod tests {
             begin(&all, &format!("exe_{number}"));
         }
         let more = Context { id: "one_more".into(), session_seq: None };
-        assert_eq!(all.begin(more, "shell").map(|_| ()).unwrap_err().code, Code::Busy);
+        assert_eq!(all.begin(more, "shell", [1; 32]).map(|_| ()).unwrap_err().code, Code::Busy);
     }
 }

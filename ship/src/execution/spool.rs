@@ -6,10 +6,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use bay_ship_api::SPOOL_DIR;
 use bay_ship_api::http::MAX_INLINE_OUTPUT;
 use rustix::fs::{Mode, OFlags};
 
-use crate::init::{RUN_USER_DIR, SPOOL_DIR};
+use crate::init::RUN_AGENT_DIR;
 
 /// Opens a file that has no name: nobody else can find it, and its space is free when the last reader is gone,
 /// however Ship ends.
@@ -17,7 +18,7 @@ pub(super) fn open() -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     let open = |folder: &str| rustix::fs::open(folder, flags, Mode::from_raw_mode(0o600));
     // The driver's own folder on a disk, or, where it gave none, the container's memory.
-    Ok(open(SPOOL_DIR).or_else(|_| open(RUN_USER_DIR))?.into())
+    Ok(open(SPOOL_DIR).or_else(|_| open(RUN_AGENT_DIR))?.into())
 }
 
 /// One stream. Writing to the file happens elsewhere, on a thread: this says what has to be written.

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
+use serde::Serialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -67,14 +69,16 @@ impl Wanted {
         Ok(self)
     }
 
-    /// Begins the execution with `work`, unless it is known already, and answers as wanted.
-    pub(in crate::agent) async fn run(
+    /// Begins the execution that `request` asks for with `work`, unless it is known already, and answers as wanted.
+    pub(in crate::agent) async fn run<T: Serialize>(
         self,
         ship: &Ship,
         capability: &'static str,
+        request: &T,
         work: impl FnOnce(&Arc<Execution>) -> Result<(), Failure>,
     ) -> Answer {
-        let execution = match ship.executions.begin(self.context, capability)? {
+        let asked = fingerprint(capability, request);
+        let execution = match ship.executions.begin(self.context, capability, asked)? {
             Begun::Known(execution) => execution,
             Begun::New(execution) => {
                 if let Err(refused) = work(&execution) {
@@ -108,6 +112,16 @@ impl Wanted {
             Err(failure) => Err(failure.clone()),
         }
     }
+}
+
+/// Tells one request from another, whatever they say about waiting.
+fn fingerprint<T: Serialize>(capability: &str, request: &T) -> [u8; 32] {
+    // Our own types always serialise, with their fields in one order.
+    let mut value = serde_json::to_value(request).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|name, _| name != "wait" && name != "on_disconnect");
+    }
+    Sha256::digest(format!("{capability} {value}")).into()
 }
 
 /// Held by whoever answers a caller. Dropped before the end it means that the caller went away: the work is stopped

@@ -14,5 +14,5 @@ pub(in crate::agent) async fn exec(ship: &Ship, request: Request<Incoming>) -> A
     let wanted = Wanted::of(request.headers())?;
     let request: PythonExecRequest = body(request).await?;
     let wanted = wanted.waiting(&request.waiting)?;
-    wanted.run(ship, "python", |execution| python.exec(request, execution)).await
+    wanted.run(ship, "python", &request.clone(), |execution| python.exec(request, execution)).await
 }

@@ -18,5 +18,5 @@ pub(in crate::agent) async fn exec(ship: &Ship, request: Request<Incoming>) -> A
         let files = ship.files.clone();
         ship.pool.run(move || files.check_directory("cwd", &cwd)).await?;
     }
-    wanted.run(ship, "shell", |execution| shell.exec(request, execution)).await
+    wanted.run(ship, "shell", &request.clone(), |execution| shell.exec(request, execution)).await
 }
