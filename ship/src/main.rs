@@ -10,6 +10,7 @@
 //! namespace; see `init::nest`.
 
 mod agent;
+mod execution;
 mod files;
 mod init;
 mod python;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bay_ship_api::WORKSPACE;
-use bay_ship_api::http::{MAX_INLINE_OUTPUT, ShellExecRequest, ShellExecResponse};
+use bay_ship_api::http::{ShellExecRequest, ShellExecResponse};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,9 +15,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant as Deadline, sleep_until};
 
 use crate::agent::error::{Code, Failure};
+use crate::execution::{Execution, Stream};
 use crate::spawner::client::{Command, Process, SpawnError, Spawner};
 use crate::spawner::protocol::End;
-use crate::text::BoundedBytes;
 use crate::user::World;
 
 /// From TERM to KILL.
@@ -28,6 +28,10 @@ const PIPE_GRACE: Duration = Duration::from_millis(50);
 const KILLED_GRACE: Duration = Duration::from_millis(500);
 /// A pipe's size, unless its user made it larger.
 const PIPE_CAPACITY: usize = 64 << 10;
+/// Read from a pipe at once.
+const CHUNK: usize = 16 << 10;
+/// How much of stderr is repeated as a failed command's `error`: the end says why.
+const MAX_ERROR_TAIL: usize = 4096;
 /// Commands at once.
 const MAX_RUNNING: usize = 64;
 /// The kernel takes at most 128 KiB in one argument, its NUL included.
@@ -51,23 +55,30 @@ impl Shell {
         Self { spawner, world, running: Arc::new(Semaphore::new(MAX_RUNNING)), count: Arc::default() }
     }
 
-    /// Runs one command to its end. `cwd` has been checked to lie beneath `/workspace`.
+    /// Begins to run one command, which fills and finishes `execution`. `cwd` has been checked to lie beneath
+    /// `/workspace`.
     ///
-    /// In a task of its own: when the caller goes away, the command keeps its timeout and is still waited for.
-    pub(crate) async fn exec(&self, request: ShellExecRequest) -> Result<ShellExecResponse, Failure> {
+    /// In a task of its own: whether or not the caller stays, the command keeps its timeout and is waited for.
+    pub(crate) fn exec(&self, request: ShellExecRequest, execution: &Arc<Execution>) -> Result<(), Failure> {
         check(&request)?;
         let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() else {
             return Err(Failure::new(Code::Busy, format!("{MAX_RUNNING} commands are running already")));
         };
-        let this = self.clone();
-        let run = tokio::spawn(async move {
+        let (this, execution) = (self.clone(), Arc::clone(execution));
+        tokio::spawn(async move {
             let _permit = permit;
-            this.run(request).await
+            let end = this.run(request, &execution).await;
+            // Our own type always serialises.
+            execution.finish(end.map(|answer| serde_json::to_value(answer).unwrap_or_default()));
         });
-        run.await.unwrap_or_else(|_| Err(Failure::new(Code::RuntimeError, "the command's task was lost")))
+        Ok(())
     }
 
-    async fn run(&self, request: ShellExecRequest) -> Result<ShellExecResponse, Failure> {
+    async fn run(
+        &self,
+        request: ShellExecRequest,
+        execution: &Execution,
+    ) -> Result<ShellExecResponse, Failure> {
         let shell = self.world.shell.ok_or_else(|| {
             Failure::new(Code::CapabilityNotSupported, "there is no shell in this container")
         })?;
@@ -75,7 +86,7 @@ impl Shell {
         if shell.ends_with("bash") {
             argv.extend([b"--norc".to_vec(), b"--noprofile".to_vec()]);
         }
-        argv.extend([b"-c".to_vec(), request.command.into_bytes()]);
+        argv.extend([b"-c".to_vec(), request.command.clone().into_bytes()]);
         let mut cwd = WORKSPACE.to_owned();
         if let Some(sub) = request.cwd.as_deref().filter(|sub| !matches!(*sub, "" | ".")) {
             cwd.push('/');
@@ -87,24 +98,49 @@ impl Shell {
         let command = Command { argv, env: self.world.shell_env(&request.env), cwd: cwd.into() };
         let started = Instant::now();
         let process = self.spawner.spawn(command, [stdin, theirs_out, theirs_err]).await.map_err(refused)?;
+        execution.started(None);
         let timeout = Duration::from_secs(request.timeout.into());
-        let ran = follow(process, stdout, stderr, feed, timeout).await;
+        let ran = follow(process, stdout, stderr, feed, timeout, execution).await;
         let (exit_code, signal) = match ran.end {
-            End::Code(code) if !ran.timed_out => (Some(code), None),
+            End::Code(code) if ran.stopped.is_none() => (Some(code), None),
             End::Code(_) => (None, None),
             End::Signal(signal) => (None, Some(signal_name(signal))),
         };
+        let (stdout, more_out) = execution.inline(Stream::Stdout);
+        let (stderr, more_err) = execution.inline(Stream::Stderr);
+        let success = exit_code == Some(0);
         Ok(ShellExecResponse {
-            success: exit_code == Some(0),
-            truncated: ran.stdout.truncated() || ran.stderr.truncated(),
-            stdout: ran.stdout.into_text(),
-            stderr: ran.stderr.into_text(),
+            success,
+            output: [stdout.as_str(), stderr.as_str()].concat(),
+            error: (!success).then(|| failed_words(&ran, &stderr, exit_code, request.timeout)),
+            stdout,
+            stderr,
             exit_code,
             signal,
-            timed_out: ran.timed_out,
+            timed_out: ran.stopped == Some(Stopped::Late),
+            truncated: more_out || more_err,
+            execution_id: execution.context().id.clone(),
             execution_time_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            session_seq: execution.context().session_seq,
+            command: request.include_code.then_some(request.command),
             process_id: format!("proc_{}", self.count.fetch_add(1, Ordering::Relaxed) + 1),
         })
+    }
+}
+
+/// Why a command failed, in the words nearest to the cause.
+fn failed_words(ran: &Ran, stderr: &str, exit_code: Option<i32>, timeout: u32) -> String {
+    match (ran.stopped, ran.end, exit_code) {
+        (Some(Stopped::Late), ..) => format!("timed out after {timeout} s; the process group was ended"),
+        (Some(Stopped::Cancelled), ..) => "cancelled; the process group was ended".to_owned(),
+        (None, End::Signal(signal), _) => format!("ended by {}", signal_name(signal)),
+        (None, End::Code(_), code) => {
+            let stderr = stderr.trim();
+            if stderr.is_empty() {
+                return format!("exit code {}", code.unwrap_or_default());
+            }
+            stderr[stderr.ceil_char_boundary(stderr.len().saturating_sub(MAX_ERROR_TAIL))..].to_owned()
+        }
     }
 }
 
@@ -178,24 +214,34 @@ pub(crate) fn dev_null() -> Result<OwnedFd, Failure> {
 
 struct Ran {
     end: End,
-    timed_out: bool,
-    stdout: BoundedBytes,
-    stderr: BoundedBytes,
+    stopped: Option<Stopped>,
 }
 
-/// Reads both pipes, keeps the time, and sees the process to its end.
+/// Why a command was stopped from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    /// Its time was up.
+    Late,
+    /// Somebody asked for it.
+    Cancelled,
+}
+
+/// Reads both pipes into the execution, keeps the time, and sees the process to its end.
 async fn follow(
     mut process: Process,
     mut stdout: pipe::Receiver,
     mut stderr: pipe::Receiver,
     feed: Option<Feed>,
     timeout: Duration,
+    execution: &Execution,
 ) -> Ran {
-    let (mut out, mut err) = (BoundedBytes::new(MAX_INLINE_OUTPUT), BoundedBytes::new(MAX_INLINE_OUTPUT));
-    let mut timed_out = false;
+    let mut stopped = None;
     let end = {
         let reading = async {
-            tokio::join!(drain(&mut stdout, &mut out), drain(&mut stderr, &mut err));
+            tokio::join!(
+                drain(&mut stdout, execution, Stream::Stdout),
+                drain(&mut stderr, execution, Stream::Stderr)
+            );
         };
         let feeding = async {
             if let Some(Feed { mut pipe, bytes }) = feed {
@@ -218,50 +264,56 @@ async fn follow(
                 ended = process.wait(), if end.is_none() => {
                     end = Some(ended);
                     if read { break }
-                    if !timed_out {
+                    if stopped.is_none() {
                         until = Deadline::now() + PIPE_GRACE;
                     }
                 }
-                () = sleep_until(until) => match (end, timed_out, killed) {
+                () = execution.cancellation(), if stopped.is_none() && end.is_none() => {
+                    stopped = Some(Stopped::Cancelled);
+                    process.signal(libc::SIGTERM);
+                    until = Deadline::now() + TERM_GRACE;
+                }
+                () = sleep_until(until) => match (end, stopped, killed) {
                     // Past the grace: whoever still holds the pipes is in the background.
-                    (Some(_), false, _) | (Some(_), _, true) => break,
-                    (_, false, _) => {
-                        timed_out = true;
+                    (Some(_), None, _) | (Some(_), _, true) => break,
+                    (_, None, _) => {
+                        stopped = Some(Stopped::Late);
                         process.signal(libc::SIGTERM);
                         until = Deadline::now() + TERM_GRACE;
                     }
-                    (_, true, false) => {
+                    (_, Some(_), false) => {
                         killed = true;
                         process.kill_everything();
                         until = Deadline::now() + KILLED_GRACE;
                     }
                     // Not even KILL ends it (it may be stuck in the kernel): answer all the same.
-                    (None, true, true) => {
+                    (None, Some(_), true) => {
                         end = Some(End::Signal(libc::SIGKILL));
                         break;
                     }
                 },
             }
         }
-        if timed_out && !killed {
+        if stopped.is_some() && !killed {
             // Everything has closed its pipes in time, but some may have done so without ending.
             process.kill_everything();
         }
         end.unwrap_or(End::Signal(libc::SIGKILL))
     };
-    rest(&stdout, &mut out);
-    rest(&stderr, &mut err);
-    Ran { end, timed_out, stdout: out, stderr: err }
+    rest(&stdout, execution, Stream::Stdout);
+    rest(&stderr, execution, Stream::Stderr);
+    execution.write_out().await;
+    Ran { end, stopped }
 }
 
 /// Takes what lies in a pipe right now: all that the program itself can have left there.
-fn rest(pipe: &pipe::Receiver, into: &mut BoundedBytes) {
-    let mut chunk = vec![0u8; 8192];
+fn rest(pipe: &pipe::Receiver, execution: &Execution, stream: Stream) {
+    let mut chunk = vec![0u8; CHUNK];
     let mut left = PIPE_CAPACITY;
     while left > 0 {
         match pipe.try_read(&mut chunk) {
             Ok(count) if count > 0 => {
-                into.push(&chunk[..count]);
+                execution.output(stream, &chunk[..count]);
                 left = left.saturating_sub(count);
             }
             _ => return,
@@ -269,14 +321,15 @@ fn rest(pipe: &pipe::Receiver, into: &mut BoundedBytes) {
     }
 }
 
-/// Reads to the end, keeping only what the bound allows: a program must never be stopped by a full pipe.
-async fn drain(pipe: &mut pipe::Receiver, into: &mut BoundedBytes) {
-    let mut chunk = vec![0u8; 8192];
+/// Reads to the end. A program is held up by those who follow its events and by the disk, never by what is kept.
+async fn drain(pipe: &mut pipe::Receiver, execution: &Execution, stream: Stream) {
+    let mut chunk = vec![0u8; CHUNK];
     while let Ok(count) = pipe.read(&mut chunk).await {
         if count == 0 {
             return;
         }
-        into.push(&chunk[..count]);
+        execution.output(stream, &chunk[..count]);
+        execution.settle().await;
     }
 }
 

@@ -43,39 +43,44 @@ impl BoundedText {
     }
 }
 
-/// Bytes of a pipe, the same way.
-#[derive(Debug)]
-pub(crate) struct BoundedBytes {
-    bytes: Vec<u8>,
-    limit: usize,
-    truncated: bool,
+/// The text of the first bytes of a stream that had `total` in all, and whether there were more: what is not UTF-8
+/// is replaced, but a character that the bound cut in two is left out.
+pub(crate) fn prefix(head: &[u8], total: u64) -> (String, bool) {
+    let truncated = total > head.len() as u64;
+    let whole = if truncated { head.len() - cut_tail(head) } else { head.len() };
+    (String::from_utf8_lossy(&head[..whole]).into_owned(), truncated)
 }
 
-impl BoundedBytes {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), limit, truncated: false }
-    }
+/// Turns bytes that come in pieces into text that never splits a character: the beginning of one waits for its rest.
+#[derive(Debug, Default)]
+pub(crate) struct Utf8Pieces {
+    waiting: Vec<u8>,
+}
 
-    pub(crate) fn push(&mut self, more: &[u8]) {
-        let room = self.limit - self.bytes.len();
-        self.bytes.extend_from_slice(&more[..more.len().min(room)]);
-        self.truncated |= more.len() > room;
-    }
-
-    pub(crate) fn truncated(&self) -> bool {
-        self.truncated
-    }
-
-    /// As text: what is not UTF-8 is replaced, but a character that the bound cut in two is left out.
-    pub(crate) fn into_text(mut self) -> String {
-        if self.truncated {
-            let whole = self.bytes.len() - cut_tail(&self.bytes);
-            self.bytes.truncate(whole);
+impl Utf8Pieces {
+    /// The text that is whole by now, in pieces of at most about `most` bytes. What is not UTF-8 is replaced.
+    pub(crate) fn take(&mut self, bytes: &[u8], most: usize) -> Vec<String> {
+        self.waiting.extend_from_slice(bytes);
+        let whole = self.waiting.len() - cut_tail(&self.waiting);
+        let mut pieces = Vec::new();
+        let mut rest = &self.waiting[..whole];
+        while !rest.is_empty() {
+            let mut piece = &rest[..rest.len().min(most)];
+            if piece.len() < rest.len() {
+                // Never nothing, so that there is an end: `most` is larger than any character.
+                piece = &piece[..piece.len() - cut_tail(piece).min(piece.len() - 1)];
+            }
+            rest = &rest[piece.len()..];
+            pieces.push(String::from_utf8_lossy(piece).into_owned());
         }
-        match String::from_utf8(self.bytes) {
-            Ok(text) => text,
-            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-        }
+        self.waiting.drain(..whole);
+        pieces
+    }
+
+    /// What waits for a rest that never comes.
+    pub(crate) fn finish(&mut self) -> Option<String> {
+        let rest = std::mem::take(&mut self.waiting);
+        (!rest.is_empty()).then(|| String::from_utf8_lossy(&rest).into_owned())
     }
 }
 
@@ -181,21 +186,35 @@ mod tests {
         }
 
         #[test]
-        fn bounded_bytes_never_show_half_a_character(text in "\\PC{0,40}", limit in 0usize..60, step in 1usize..9) {
-            let mut bounded = BoundedBytes::new(limit);
-            for chunk in text.as_bytes().chunks(step) {
-                bounded.push(chunk);
-            }
-            let shown = bounded.into_text();
+        fn a_prefix_never_shows_half_a_character(text in "\\PC{0,40}", limit in 0usize..60) {
+            let bytes = text.as_bytes();
+            let (shown, more) = prefix(&bytes[..bytes.len().min(limit)], bytes.len() as u64);
             prop_assert!(text.starts_with(&shown), "{shown:?}");
-            prop_assert!(text.len() > limit || shown == text);
+            prop_assert_eq!(more, bytes.len() > limit);
+            prop_assert!(more || shown == text);
         }
 
         #[test]
-        fn any_bytes_become_text(bytes: Vec<u8>, limit in 0usize..60) {
-            let mut bounded = BoundedBytes::new(limit);
-            bounded.push(&bytes);
-            bounded.into_text();
+        fn pieces_together_are_the_text(text in "\\PC{0,60}", step in 1usize..9, most in 4usize..20) {
+            let (mut pieces, mut together) = (Utf8Pieces::default(), String::new());
+            for chunk in text.as_bytes().chunks(step) {
+                for piece in pieces.take(chunk, most) {
+                    prop_assert!(!piece.is_empty() && piece.len() <= most);
+                    together.push_str(&piece);
+                }
+            }
+            prop_assert_eq!(pieces.finish(), None);
+            prop_assert_eq!(together, text);
+        }
+
+        #[test]
+        fn pieces_of_any_bytes_are_the_bytes_as_text(bytes: Vec<u8>, step in 1usize..9) {
+            let (mut pieces, mut together) = (Utf8Pieces::default(), String::new());
+            for chunk in bytes.chunks(step) {
+                together.extend(pieces.take(chunk, 1024));
+            }
+            together.extend(pieces.finish());
+            prop_assert_eq!(together, String::from_utf8_lossy(&bytes));
         }
 
         #[test]

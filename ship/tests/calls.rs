@@ -43,8 +43,8 @@ fn python_keeps_its_state_and_shows_results_displays_and_errors() {
     both(|_, client, _| {
         assert_eq!(client.python_ok("x = 20\nprint('set')"), "set");
         let answer = client.python("x + 22");
-        assert_eq!((answer.output.as_str(), answer.execution_count), ("42", Some(2)));
-        assert_eq!(answer.results, [json!({"text/plain": "42"})]);
+        assert_eq!((answer.output.as_str(), answer.data.execution_count), ("42", Some(2)));
+        assert_eq!(answer.data.output.results, [json!({"text/plain": "42"})]);
         assert_eq!((answer.kernel_seq, answer.truncated, answer.timed_out), (1, false, false));
 
         let answer = client.python("print('before')\nraise ValueError('no \\N{SNOWMAN}')");
@@ -60,9 +60,12 @@ fn python_keeps_its_state_and_shows_results_displays_and_errors() {
              display(Image(data=base64.b64decode('{png}')))\ndisplay(HTML('<b>x</b>'))"
         );
         let answer = client.python(&code);
-        assert_eq!(answer.images.len(), 1, "{answer:?}");
-        assert_eq!(answer.images[0]["image/png"].as_str().unwrap().trim(), png);
-        assert!(answer.results.iter().any(|bundle| bundle["text/html"] == "<b>x</b>"), "{answer:?}");
+        assert_eq!(answer.data.output.images.len(), 1, "{answer:?}");
+        assert_eq!(answer.data.output.images[0]["image/png"].as_str().unwrap().trim(), png);
+        assert!(
+            answer.data.output.results.iter().any(|bundle| bundle["text/html"] == "<b>x</b>"),
+            "{answer:?}"
+        );
 
         let answer = client.python("import sys; print('seen', file=sys.stderr)");
         assert!(answer.success && answer.output.contains("seen"));

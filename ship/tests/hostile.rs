@@ -116,7 +116,7 @@ fn a_kernel_that_ignores_the_interrupt_is_restarted_and_says_so() {
         assert_eq!(answer.kernel_seq, 2);
         assert!(answer.error.unwrap().contains("kernel_seq 2"));
         let next = client.python("'lost' in dir()");
-        assert_eq!((next.output.as_str(), next.kernel_seq, next.execution_count), ("False", 2, Some(1)));
+        assert_eq!((next.output.as_str(), next.kernel_seq, next.data.execution_count), ("False", 2, Some(1)));
     });
 }
 
@@ -201,7 +201,7 @@ fn displays_and_exceptions_without_end_are_bounded() {
             "from IPython.display import display, HTML\nfor i in range(2000): display(HTML('x' * 100_000))",
         );
         assert!(answer.truncated, "{:?}", answer.error);
-        assert!(answer.results.len() < 256);
+        assert!(answer.data.output.results.len() < 256);
         let answer = client.python("raise ValueError('x' * 50_000_000)");
         assert!(!answer.success && answer.error.unwrap().len() < 1 << 20);
         let answer = client.python("class E(Exception): pass\nE.__name__ = 'y' * 10_000_000\nraise E()");

@@ -94,6 +94,7 @@ pub(crate) async fn adapt(
         Arc::clone(&container.client),
         context.request_id.clone(),
         execution_id.clone(),
+        lease.live.seq,
         deadline,
         routed.retries,
         caller,

@@ -132,11 +132,13 @@ pub struct Resources {
     pub memory: Size,
     /// Processes and threads.
     pub pids: u64,
+    /// How much of each of an execution's streams is kept to be read by range, on a disk outside the workspace.
+    pub output: Size,
 }
 
 impl Default for Resources {
     fn default() -> Self {
-        Self { cpus: 1.0, memory: Size::mib(1024), pids: 256 }
+        Self { cpus: 1.0, memory: Size::mib(1024), pids: 256, output: Size::mib(64) }
     }
 }
 

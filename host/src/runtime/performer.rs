@@ -62,6 +62,9 @@ pub struct RuntimePerformer {
     client: Arc<RuntimeClient>,
     request_id: String,
     execution_id: Option<String>,
+    session_seq: u64,
+    /// Requests planned so far.
+    planned: AtomicU32,
     deadline: Instant,
     retries: u32,
     caller: Mutex<Option<(CallerRequest, oneshot::Sender<Forwarded>)>>,
@@ -73,6 +76,7 @@ impl RuntimePerformer {
         client: Arc<RuntimeClient>,
         request_id: String,
         execution_id: Option<String>,
+        session_seq: u64,
         deadline: Instant,
         retries: u32,
         caller: CallerRequest,
@@ -82,25 +86,47 @@ impl RuntimePerformer {
             client,
             request_id,
             execution_id,
+            session_seq,
+            planned: AtomicU32::new(0),
             deadline,
             retries,
             caller: Mutex::new(Some((caller, forward))),
         }
     }
 
-    fn build(&self, plan: PlannedRequest, body: Option<RequestBody>) -> Result<RuntimeRequest, String> {
+    /// What the runtime knows one planned request by: a runtime runs an id once, however often it is sent, so that a
+    /// second request of the same operation must have another.
+    fn next_id(&self) -> Option<String> {
+        let id = self.execution_id.as_ref()?;
+        Some(match self.planned.fetch_add(1, Ordering::Relaxed) {
+            0 => id.clone(),
+            more => format!("{id}-{}", more + 1),
+        })
+    }
+
+    fn build(
+        &self,
+        plan: PlannedRequest,
+        id: Option<&String>,
+        body: Option<RequestBody>,
+    ) -> Result<RuntimeRequest, String> {
         match plan.target {
             Target::Runtime => {}
             Target::Granted(name) => return Err(format!("no grant named {name}")),
         }
         let method = Method::from_bytes(plan.method.as_bytes()).map_err(|_| "bad method".to_owned())?;
-        let mut headers = Vec::with_capacity(plan.headers.len() + 2);
+        let mut headers = Vec::with_capacity(plan.headers.len() + 3);
         for (name, value) in plan.headers {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "bad header name".to_owned())?;
             let value = HeaderValue::from_str(&value).map_err(|_| "bad header value".to_owned())?;
             headers.push((name, value));
         }
-        let own = [("x-request-id", Some(&self.request_id)), ("x-execution-id", self.execution_id.as_ref())];
+        let session_seq = self.session_seq.to_string();
+        let own = [
+            ("x-request-id", Some(&self.request_id)),
+            ("x-execution-id", id),
+            ("x-session-seq", Some(&session_seq)),
+        ];
         for (name, value) in own {
             if let Some(value) = value.and_then(|v| HeaderValue::from_str(v).ok()) {
                 headers.push((HeaderName::from_static(name), value));
@@ -121,10 +147,11 @@ impl RuntimePerformer {
 impl Performer for RuntimePerformer {
     async fn request(&self, plan: PlannedRequest) -> Result<PlannedResponse, String> {
         let bound = self.bound(plan.timeout_ms);
+        let id = self.next_id();
         let answered = async {
             let mut attempts = 0;
             let response = loop {
-                let request = self.build(plan.clone(), None).map_err(RuntimeError::Http)?;
+                let request = self.build(plan.clone(), id.as_ref(), None).map_err(RuntimeError::Http)?;
                 match self.client.send(request).await {
                     // Only what never reached the runtime is tried again: nothing can have run.
                     Err(RuntimeError::Unreached(_)) if attempts < self.retries => attempts += 1,
@@ -151,7 +178,7 @@ impl Performer for RuntimePerformer {
             return Err("an operation forwards at most once".to_owned());
         };
         let bound = self.bound(plan.timeout_ms);
-        let mut request = self.build(plan, caller.body)?;
+        let mut request = self.build(plan, self.next_id().as_ref(), caller.body)?;
         for name in REQUEST_HEADERS {
             if let Some(value) = caller.headers.get(&name) {
                 request.headers.push((name, value.clone()));

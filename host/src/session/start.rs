@@ -284,5 +284,6 @@ fn init(
             nofile: NOFILE,
             enforce: false,
         },
+        output_limit: wanted.resources.output.bytes(),
     }
 }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use bay_ship_api::http::{
-    Entry, ErrorBody, ListDirResponse, PythonErrorDetail, ShellExecResponse, WriteFileResponse,
+    Entry, ErrorBody, ListDirResponse, PythonErrorDetail, WriteFileResponse,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,8 +15,8 @@ use crate::exports::bay::plugin::adapter::{Action, Event, ForwardEnd, HttpRespon
 
 /// How a response will be read.
 pub enum Reader {
-    Python { code: Option<String> },
-    Shell { command: Option<String>, timeout: u32 },
+    Python,
+    Shell,
     ReadFile,
     WriteFile,
     DeleteFile,
@@ -46,8 +46,6 @@ const PASSED_ON: &[&str] = &[
 /// Longest message of a fault, and longest code, that the contract allows.
 const MAX_MESSAGE: usize = 4096;
 const MAX_CODE: usize = 100;
-/// How much of stderr is repeated as a failed command's `error`: the end says why.
-const MAX_ERROR_TAIL: usize = 4096;
 
 /// A fault with no details.
 pub fn fault(kind: &str, message: impl Into<String>) -> Fault {
@@ -88,8 +86,8 @@ fn reply(reader: Reader, response: &HttpResponse) -> Result<String, Fault> {
     }
     let body = std::str::from_utf8(&response.body).map_err(nonsense)?;
     match reader {
-        Reader::Python { code } => python(body, code),
-        Reader::Shell { command, timeout } => shell(body, command, timeout),
+        Reader::Python => python(body),
+        Reader::Shell => shell(body),
         Reader::ReadFile => read_file(body),
         Reader::WriteFile => text(256, &parse::<WriteFileResponse>(body)?),
         Reader::DeleteFile => text(64, &parse::<Status>(body)?),
@@ -126,125 +124,74 @@ fn forwarded(end: Result<ForwardEnd, RequestError>) -> Result<String, Fault> {
     }
 }
 
-/// As Ship's own type, but borrowing: answers can be megabytes.
-#[derive(Deserialize)]
+/// As Ship's own type, but borrowing, and with what nobody reads here as it is: answers can be megabytes. The shape is
+/// the contract's already.
+#[derive(Deserialize, Serialize)]
 struct Python<'a> {
     success: bool,
-    execution_count: Option<i64>,
     #[serde(borrow)]
-    output: Cow<'a, str>,
+    output: &'a RawValue,
     error: Option<String>,
     error_detail: Option<PythonErrorDetail>,
     #[serde(borrow)]
-    images: Vec<&'a RawValue>,
-    #[serde(borrow)]
-    results: Vec<&'a RawValue>,
-    kernel_seq: u64,
-    truncated: bool,
-    execution_time_ms: u64,
-    queued_ms: u64,
-}
-
-#[derive(Serialize)]
-struct PythonReply<'a> {
-    success: bool,
-    output: &'a str,
-    error: Option<String>,
-    error_detail: Option<PythonErrorDetail>,
     data: PythonData<'a>,
     execution_time_ms: u64,
     queued_ms: u64,
     kernel_seq: u64,
+    timed_out: bool,
     truncated: bool,
     code: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 struct PythonData<'a> {
     execution_count: Option<i64>,
+    #[serde(borrow)]
     output: PythonOutput<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 struct PythonOutput<'a> {
-    text: &'a str,
+    #[serde(borrow)]
+    text: &'a RawValue,
+    #[serde(borrow)]
     images: Vec<&'a RawValue>,
+    #[serde(borrow)]
     results: Vec<&'a RawValue>,
 }
 
-fn python(body: &str, code: Option<String>) -> Result<String, Fault> {
-    let p: Python = parse(body)?;
-    let output = PythonOutput { text: &p.output, images: p.images, results: p.results };
-    let reply = PythonReply {
-        success: p.success,
-        output: &p.output,
-        error: p.error,
-        error_detail: p.error_detail,
-        data: PythonData { execution_count: p.execution_count, output },
-        execution_time_ms: p.execution_time_ms,
-        queued_ms: p.queued_ms,
-        kernel_seq: p.kernel_seq,
-        truncated: p.truncated,
-        code,
-    };
-    text(body.len() + p.output.len(), &reply)
+fn python(body: &str) -> Result<String, Fault> {
+    let answer: Python = parse(body)?;
+    for string in [answer.output, answer.data.output.text] {
+        if !string.get().starts_with('"') {
+            return Err(nonsense("`output` is not a string"));
+        }
+    }
+    text(body.len(), &answer)
 }
 
-#[derive(Serialize)]
-struct ShellReply {
+/// As Ship's own type; the shape is the contract's already.
+#[derive(Deserialize, Serialize)]
+struct Shell<'a> {
     success: bool,
-    output: String,
+    #[serde(borrow)]
+    output: Cow<'a, str>,
     error: Option<String>,
-    stdout: String,
-    stderr: String,
+    #[serde(borrow)]
+    stdout: Cow<'a, str>,
+    #[serde(borrow)]
+    stderr: Cow<'a, str>,
     exit_code: Option<i32>,
     signal: Option<String>,
+    timed_out: bool,
     truncated: bool,
     execution_time_ms: u64,
     command: Option<String>,
     process_id: String,
 }
 
-fn shell(body: &str, command: Option<String>, timeout: u32) -> Result<String, Fault> {
-    let s: ShellExecResponse = parse(body)?;
-    let error = shell_error(&s, timeout);
-    let reply = ShellReply {
-        success: s.success,
-        output: format!("{}{}", s.stdout, s.stderr),
-        error,
-        stdout: s.stdout,
-        stderr: s.stderr,
-        exit_code: s.exit_code,
-        signal: s.signal,
-        truncated: s.truncated,
-        execution_time_ms: s.execution_time_ms,
-        command,
-        process_id: s.process_id,
-    };
-    text(body.len() * 2, &reply)
-}
-
-/// Why a command failed, in the words nearest to the cause.
-fn shell_error(s: &ShellExecResponse, timeout: u32) -> Option<String> {
-    if s.success {
-        return None;
-    }
-    if s.timed_out {
-        return Some(format!("timed out after {timeout} s; the process group was ended"));
-    }
-    if let Some(signal) = &s.signal {
-        return Some(format!("ended by {signal}"));
-    }
-    let stderr = s.stderr.trim();
-    if !stderr.is_empty() {
-        let from = stderr.len().saturating_sub(MAX_ERROR_TAIL);
-        let from = (from..stderr.len()).find(|&i| stderr.is_char_boundary(i)).unwrap_or(0);
-        return Some(stderr[from..].to_owned());
-    }
-    Some(match s.exit_code {
-        Some(code) => format!("exit code {code}"),
-        None => "the command did not end by itself".into(),
-    })
+fn shell(body: &str) -> Result<String, Fault> {
+    text(body.len(), &parse::<Shell>(body)?)
 }
 
 /// As Ship's own type, but with the content as it is: a file can be 8 MiB, and to decode it only to encode it again

@@ -1,9 +1,7 @@
 //! From a call to the request that serves it.
 
-use std::collections::BTreeMap;
-
 use bay_ship_api::http::{
-    DeleteFileRequest, ListDirRequest, PythonExecRequest, ReadFileRequest, ShellExecRequest,
+    DeleteFileRequest, ListDirRequest, PythonExecRequest, ReadFileRequest, ShellExecRequest, Waiting,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -16,25 +14,6 @@ use crate::exports::bay::plugin::adapter::{Action, Call, HttpRequest, Target};
 pub struct Plan {
     pub action: Action,
     pub reader: Reader,
-}
-
-#[derive(Deserialize)]
-struct PythonInput {
-    code: String,
-    timeout: u32,
-    #[serde(default)]
-    include_code: bool,
-}
-
-#[derive(Deserialize)]
-struct ShellInput {
-    command: String,
-    timeout: u32,
-    cwd: Option<String>,
-    env: Option<BTreeMap<String, String>>,
-    stdin: Option<String>,
-    #[serde(default)]
-    include_code: bool,
 }
 
 /// As Ship's own type, but with the content as it is: it can be 8 MiB, which need not be decoded here.
@@ -60,15 +39,13 @@ struct PathInput {
 pub fn plan(call: &Call) -> Result<Plan, Fault> {
     match (call.capability.as_str(), call.operation.as_str()) {
         ("python", "exec") => {
-            let PythonInput { code, timeout, include_code } = input(call)?;
-            let reader = Reader::Python { code: include_code.then(|| code.clone()) };
-            post(&["ipython", "exec"], &PythonExecRequest { code, timeout }, reader)
+            // How long the client waits is the host's business.
+            let request = PythonExecRequest { waiting: Waiting::default(), ..input(call)? };
+            post(&["ipython", "exec"], &request, Reader::Python)
         }
         ("shell", "exec") => {
-            let ShellInput { command, timeout, cwd, env, stdin, include_code } = input(call)?;
-            let reader = Reader::Shell { command: include_code.then(|| command.clone()), timeout };
-            let request = ShellExecRequest { command, timeout, cwd, env: env.unwrap_or_default(), stdin };
-            post(&["shell", "exec"], &request, reader)
+            let request = ShellExecRequest { waiting: Waiting::default(), ..input(call)? };
+            post(&["shell", "exec"], &request, Reader::Shell)
         }
         ("filesystem", "read_file") => {
             post(&["fs", "read_file"], &input::<ReadFileRequest>(call)?, Reader::ReadFile)

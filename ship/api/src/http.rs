@@ -83,19 +83,57 @@ pub struct ShellExecRequest {
     /// Working directory beneath `/workspace`.
     #[serde(default)]
     pub cwd: Option<String>,
-    /// Environment over the profile's.
-    #[serde(default)]
+    /// Environment over the profile's; null: nothing.
+    #[serde(default, deserialize_with = "null_as_default")]
     pub env: BTreeMap<String, String>,
     /// Bytes for stdin, which is `/dev/null` otherwise.
     #[serde(default)]
     pub stdin: Option<String>,
+    /// Repeat the command in the answer.
+    #[serde(default)]
+    pub include_code: bool,
+    /// How the answer is waited for.
+    #[serde(flatten)]
+    pub waiting: Waiting,
 }
 
-/// Answer of `POST /shell/exec`.
+fn null_as_default<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
+}
+
+/// How the answer to an execution is waited for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Seconds after which the answer is 202 [`StillRunning`] and the work goes on; null: as long as it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<u32>,
+    /// `interrupt` (default where events are streamed) or `continue`: what happens when the caller goes away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_disconnect: Option<String>,
+}
+
+/// Answer 202 of an execution that takes longer than the caller waits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StillRunning {
+    /// To ask for it with.
+    pub execution_id: String,
+    /// `running`.
+    pub status: String,
+}
+
+/// Answer of `POST /shell/exec`, in the shape that a client of Bay sees.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ShellExecResponse {
     /// True for exit code 0.
     pub success: bool,
+    /// stdout, then stderr.
+    pub output: String,
+    /// Why it failed, in the words nearest to the cause.
+    pub error: Option<String>,
     /// Up to [`MAX_INLINE_OUTPUT`] bytes; what is not UTF-8 is replaced.
     pub stdout: String,
     /// As `stdout`.
@@ -106,10 +144,16 @@ pub struct ShellExecResponse {
     pub signal: Option<String>,
     /// The user's own timeout passed and the process group was ended.
     pub timed_out: bool,
-    /// Output beyond the bound was dropped.
+    /// There was more output than fits here; the rest is at `/executions/{id}/output`.
     pub truncated: bool,
+    /// As Bay named it.
+    pub execution_id: String,
     /// From start to end, milliseconds.
     pub execution_time_ms: u64,
+    /// As Bay said.
+    pub session_seq: Option<u64>,
+    /// Where `include_code` asked for it.
+    pub command: Option<String>,
     /// Names the process in the runtime.
     pub process_id: String,
 }
@@ -121,35 +165,63 @@ pub struct PythonExecRequest {
     pub code: String,
     /// Seconds, 1..=3600, counted from when the code starts.
     pub timeout: u32,
+    /// Repeat the code in the answer.
+    #[serde(default)]
+    pub include_code: bool,
+    /// How the answer is waited for.
+    #[serde(flatten)]
+    pub waiting: Waiting,
 }
 
-/// Answer of `POST /ipython/exec`.
+/// Answer of `POST /ipython/exec`, in the shape that a client of Bay sees.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PythonExecResponse {
     /// False for an exception, a timeout or a kernel that died.
     pub success: bool,
-    /// IPython's counter; null when the kernel died first.
-    pub execution_count: Option<i64>,
     /// stdout, then the text of results: what a person would see.
     pub output: String,
     /// What went wrong, for a person: the traceback without colours, or why the kernel stopped.
     pub error: Option<String>,
     /// The exception, where there was one.
     pub error_detail: Option<PythonErrorDetail>,
-    /// `[{"image/png": base64}]`.
-    pub images: Vec<BTreeMap<String, Value>>,
-    /// MIME bundles of execute results and displays.
-    pub results: Vec<Value>,
-    /// Grows with each new kernel.
-    pub kernel_seq: u64,
-    /// The user's own timeout passed.
-    pub timed_out: bool,
-    /// Output beyond the bound was dropped.
-    pub truncated: bool,
+    /// Counter, text and rich output.
+    pub data: PythonData,
+    /// As Bay named it.
+    pub execution_id: String,
     /// From the kernel's start of the code to its end, milliseconds.
     pub execution_time_ms: u64,
     /// Waiting for the kernel, milliseconds.
     pub queued_ms: u64,
+    /// As Bay said.
+    pub session_seq: Option<u64>,
+    /// Grows with each new kernel.
+    pub kernel_seq: u64,
+    /// The user's own timeout passed.
+    pub timed_out: bool,
+    /// There was more output than fits here; the rest of the streams is at `/executions/{id}/output`.
+    pub truncated: bool,
+    /// Where `include_code` asked for it.
+    pub code: Option<String>,
+}
+
+/// What Python code left behind beside its streams.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PythonData {
+    /// IPython's counter; null when the kernel died first.
+    pub execution_count: Option<i64>,
+    /// What it showed.
+    pub output: PythonOutput,
+}
+
+/// What Python code showed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PythonOutput {
+    /// As the answer's `output`.
+    pub text: String,
+    /// `[{"image/png": base64}]`.
+    pub images: Vec<BTreeMap<String, Value>>,
+    /// MIME bundles of execute results and displays.
+    pub results: Vec<Value>,
 }
 
 /// A Python exception.

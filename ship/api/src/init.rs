@@ -41,6 +41,16 @@ pub struct InitConfig {
     pub network: NetworkSetup,
     /// Bounds of user processes.
     pub limits: Limits,
+    /// Most bytes of each of an execution's streams that are kept to be read by range.
+    #[serde(default = "default_output_limit")]
+    pub output_limit: u64,
+}
+
+/// The bound where nothing is said: 64 MiB.
+pub const DEFAULT_OUTPUT_LIMIT: u64 = 64 << 20;
+
+fn default_output_limit() -> u64 {
+    DEFAULT_OUTPUT_LIMIT
 }
 
 impl std::fmt::Debug for InitConfig {
@@ -55,6 +65,7 @@ impl std::fmt::Debug for InitConfig {
             .field("capabilities", &self.capabilities)
             .field("network", &self.network)
             .field("limits", &self.limits)
+            .field("output_limit", &self.output_limit)
             .finish_non_exhaustive()
     }
 }

@@ -21,6 +21,9 @@ pub const BAY_DIR: &str = "/.bay";
 /// The runtime binary inside a container; its entry point is `/.bay/ship init`.
 pub const SHIP_PATH: &str = "/.bay/ship";
 
+/// Where a driver may mount a folder on a disk, writable for the agent alone: for output that is too long for memory.
+pub const SPOOL_DIR: &str = "/.bay/spool";
+
 /// Where the locker is mounted, and the HOME and working directory of user code.
 pub const WORKSPACE: &str = "/workspace";
 

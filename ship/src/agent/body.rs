@@ -73,7 +73,7 @@ impl FileRange {
 
 /// The body ended before its promised length.
 #[derive(Debug)]
-pub(super) struct Cut;
+pub(crate) struct Cut;
 
 impl std::fmt::Display for Cut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

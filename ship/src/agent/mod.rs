@@ -3,7 +3,7 @@
 //! One thread with a runtime, and a few for file operations. Touches files as the user, but is not the user: its
 //! own id is another, so that user code can neither signal nor trace it.
 
-mod body;
+pub(crate) mod body;
 pub(crate) mod error;
 mod handlers;
 mod http;
@@ -11,6 +11,7 @@ mod meta;
 mod range;
 mod routes;
 mod server;
+pub(crate) mod sse;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,6 +23,7 @@ use bay_ship_api::{AGENT_ID, USER_ID};
 use rustix::fs::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use crate::execution::Executions;
 use crate::files::Files;
 use crate::files::pool::Pool;
 use crate::init::config;
@@ -44,6 +46,7 @@ pub(crate) struct Ship {
     pub(crate) filesystem: bool,
     pub(crate) files: Files,
     pub(crate) pool: Pool,
+    pub(crate) executions: Executions,
 }
 
 impl Ship {
@@ -98,6 +101,7 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
             shell: (has("shell") && world.shell.is_some()).then(|| Shell::new(spawner, world)),
             filesystem: has("filesystem"),
             files,
+            executions: Executions::new(Pool::start_as_agent()?, config.output_limit),
             pool: Pool::start()?,
         };
         tokio::select! {

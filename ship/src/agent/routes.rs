@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Ship;
 use super::body::Body;
 use super::error::{Code, Failure};
-use super::handlers::{files, python, shell};
+use super::handlers::{executions, files, python, shell};
 use super::http::{Answer, json_response, ok};
 use super::meta::{capabilities, meta};
 
@@ -46,6 +46,16 @@ pub(super) static ROUTES: &[Route] = &[
     route!("GET" "/health", |_, _, _| Box::pin(async { ok(&Health { status: "healthy".to_owned() }) })),
     route!("GET" "/meta", |ship, _, _| Box::pin(async { ok(&meta(ship)) })),
     route!("GET" "/capabilities", |ship, _, _| Box::pin(async { ok(&json!({"capabilities": capabilities(ship)})) })),
+    route!("GET" "/executions/{id}", |s, r, id| Box::pin(async move { executions::get(s, r, &id).await })),
+    route!("GET" "/executions/{id}/events", |s, r, id| {
+        Box::pin(async move { executions::resume(s, r, &id).await })
+    }),
+    route!("GET" "/executions/{id}/output", |s, r, id| {
+        Box::pin(async move { executions::output(s, r, &id).await })
+    }),
+    route!("POST" "/executions/{id}/cancel", |s, _, id| {
+        Box::pin(async move { executions::cancel(s, &id).await })
+    }),
     route!("POST" "/fs/read_file", "filesystem" "read_file", |s, r, _| Box::pin(files::read(s, r))),
     route!("POST" "/fs/write_file", "filesystem" "write_file", |s, r, _| Box::pin(files::write(s, r))),
     route!("POST" "/fs/delete_file", "filesystem" "delete_file", |s, r, _| Box::pin(files::delete(s, r))),

@@ -23,14 +23,29 @@ pub(crate) struct Pool {
 impl Pool {
     /// Starts the threads. They inherit the caller's identity.
     pub(crate) fn start() -> std::io::Result<Self> {
+        Self::start_with(THREADS, "ship-files", || Ok(()))
+    }
+
+    /// One thread that is the agent for the file system, too, and so can reach what user code cannot.
+    pub(crate) fn start_as_agent() -> std::io::Result<Self> {
+        Self::start_with(1, "ship-spool", || {
+            let id = rustix::process::getuid().as_raw();
+            crate::sys::set_file_ids(id, rustix::process::getgid().as_raw())
+        })
+    }
+
+    fn start_with(threads: usize, name: &str, prepare: fn() -> std::io::Result<()>) -> std::io::Result<Self> {
         let (work, inbox) = sync_channel::<Work>(WAITING);
         let inbox = Arc::new(Mutex::new(inbox));
-        for _ in 0..THREADS {
+        for _ in 0..threads {
             let inbox = Arc::clone(&inbox);
-            std::thread::Builder::new()
-                .name("ship-files".into())
-                .stack_size(STACK)
-                .spawn(move || work_off(&inbox))?;
+            std::thread::Builder::new().name(name.into()).stack_size(STACK).spawn(move || {
+                match prepare() {
+                    Ok(()) => work_off(&inbox),
+                    // Whoever asks is told that nothing works here.
+                    Err(error) => crate::log(&format!("agent: {error}")),
+                }
+            })?;
         }
         Ok(Self { work })
     }

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bay_ship_api::init::{InitConfig, Isolation};
-use bay_ship_api::{LISTEN_FD, USER_ID};
+use bay_ship_api::{AGENT_ID, LISTEN_FD, USER_ID};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{DumpableBehavior, Pid, WaitOptions, wait};
@@ -30,6 +30,8 @@ use crate::sys::{self, Forked};
 pub(crate) const RUN_DIR: &str = "/run/ship";
 /// The part of it that belongs to the user.
 pub(crate) const RUN_USER_DIR: &str = "/run/ship/user";
+/// The part of it that belongs to the agent; out of user code's reach.
+pub(crate) const RUN_AGENT_DIR: &str = "/run/ship/agent";
 
 /// How long the start-up message may take.
 const CONFIG_WAIT: Duration = Duration::from_secs(15);
@@ -151,10 +153,12 @@ fn run_dir(isolation: Isolation) -> Result<(), Stop> {
         Err(error) => Err(format!("{path}: {error} (the container needs a writable /run)")),
     };
     make(RUN_DIR, 0o755)?;
-    make(RUN_USER_DIR, 0o700)?;
-    if isolation == Isolation::TwoUid {
-        let (uid, gid) = (rustix::fs::Uid::from_raw(USER_ID), rustix::fs::Gid::from_raw(USER_ID));
-        stop(RUN_USER_DIR, rustix::fs::chown(RUN_USER_DIR, Some(uid), Some(gid)))?;
+    for (path, owner) in [(RUN_USER_DIR, USER_ID), (RUN_AGENT_DIR, AGENT_ID)] {
+        make(path, 0o700)?;
+        if isolation == Isolation::TwoUid {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(owner), rustix::fs::Gid::from_raw(owner));
+            stop(path, rustix::fs::chown(path, Some(uid), Some(gid)))?;
+        }
     }
     Ok(())
 }

@@ -9,8 +9,9 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
-use bay_ship_api::USER_ID;
+use bay_ship_api::{SPOOL_DIR, USER_ID};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
@@ -102,6 +103,12 @@ fn nest(agent: OwnedFd, mould: Mould, to_helper: OwnedFd) -> Result<(), Stop> {
     // Some of these anybody may open for writing.
     stop("/proc/sys", mount_bind("/proc/sys", "/proc/sys"))?;
     stop("/proc/sys", mount_remount("/proc/sys", flags | MountFlags::BIND | MountFlags::RDONLY, ""))?;
+    // The same user as the agent could otherwise write where only the agent may.
+    for folder in [super::RUN_AGENT_DIR, SPOOL_DIR] {
+        if Path::new(folder).is_dir() {
+            stop(folder, mount("none", folder, "tmpfs", flags | MountFlags::RDONLY, c"size=4k,mode=0500"))?;
+        }
+    }
     // The listing must show this process alone, or the separation is not there.
     let seen = stop("own /proc", fs::read_link("/proc/self"))?;
     if seen.as_os_str() != "1" {

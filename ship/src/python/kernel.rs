@@ -132,7 +132,7 @@ impl Kernel {
         let mut heard = false;
         // The first answer can come before the subscription took effect; then a second one is asked for.
         while !heard {
-            let mut collector = Collector::new();
+            let mut collector = Collector::new(None);
             let ending =
                 self.request("kernel_info_request", &json!({}), &mut collector, until, Duration::ZERO).await;
             match ending {
@@ -146,7 +146,7 @@ impl Kernel {
             "code": code, "silent": true, "store_history": false, "user_expressions": {},
             "allow_stdin": false, "stop_on_error": false,
         });
-        let mut collector = Collector::new();
+        let mut collector = Collector::new(None);
         match self.request("execute_request", &content, &mut collector, until, Duration::ZERO).await {
             Ending::Complete => match collector.finish().error {
                 None => Ok(()),
@@ -171,6 +171,7 @@ impl Kernel {
             while let Some(message) = self.iopub.next_now() {
                 if message.parent == self.id() {
                     collector.iopub(&message);
+                    collector.settle().await;
                 }
             }
         }
@@ -208,6 +209,7 @@ impl Kernel {
                 message = self.iopub.next() => match message {
                     Ok(message) if message.parent == id => {
                         collector.iopub(&message);
+                        collector.settle().await;
                         if replied {
                             until = Instant::now() + IDLE_GRACE;
                         }
@@ -225,6 +227,11 @@ impl Kernel {
                     Err(error) => return self.broken(&error).await,
                 },
                 end = self.process.wait() => return Ending::Died(end),
+                () = collector.cancellation(), if !interrupted && !replied => {
+                    interrupted = true;
+                    self.process.signal(libc::SIGINT);
+                    until = Instant::now() + grace;
+                }
                 () = sleep_until(until) => {
                     if replied {
                         collector.lost();

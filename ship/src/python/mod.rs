@@ -20,14 +20,16 @@ mod zmtp;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bay_ship_api::http::{PythonExecRequest, PythonExecResponse};
-use tokio::sync::{mpsc, oneshot, watch};
+use bay_ship_api::http::{PythonData, PythonExecRequest, PythonExecResponse, PythonOutput};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use self::kernel::{Ending, Kernel, StartFailure, end_words};
 use self::launch::Guard;
 use self::output::{Collector, Gathered};
 use crate::agent::error::{Code, Failure};
+use crate::execution::Execution;
 use crate::log;
 use crate::spawner::client::Spawner;
 use crate::user::World;
@@ -40,12 +42,10 @@ const NO_IPYKERNEL: &str = "this container's Python has no ipykernel";
 /// Longest run, as the contract says.
 const MAX_TIMEOUT: u32 = 3600;
 
-type Answer = Result<PythonExecResponse, Failure>;
-
 struct Job {
     request: PythonExecRequest,
     queued: Instant,
-    reply: oneshot::Sender<Answer>,
+    execution: Arc<Execution>,
 }
 
 /// Whether there is a kernel.
@@ -91,24 +91,26 @@ impl Python {
         self.status.borrow().clone()
     }
 
-    /// Runs code when its turn comes.
-    pub(crate) async fn exec(&self, request: PythonExecRequest) -> Answer {
+    /// Takes code to be run when its turn comes; that fills and finishes `execution`.
+    pub(crate) fn exec(&self, request: PythonExecRequest, execution: &Arc<Execution>) -> Result<(), Failure> {
         if !(1..=MAX_TIMEOUT).contains(&request.timeout) {
             return Err(Failure::field("timeout", format!("must be from 1 to {MAX_TIMEOUT} seconds")));
         }
-        let (reply, answer) = oneshot::channel();
-        let job = Job { request, queued: Instant::now(), reply };
-        match self.jobs.try_send(job) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                return Err(Failure::new(
-                    Code::Busy,
-                    format!("{QUEUE} calls are waiting for the kernel already"),
-                ));
+        match (self.status(), self.jobs.capacity() < QUEUE) {
+            (Status::Starting, _) => execution.status("kernel_starting"),
+            (Status::Ready { .. } | Status::Failed(_) | Status::Unavailable(_), true) => {
+                execution.status("queued");
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(gone()),
+            (Status::Ready { .. } | Status::Failed(_) | Status::Unavailable(_), false) => {}
         }
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        let job = Job { request, queued: Instant::now(), execution: Arc::clone(execution) };
+        match self.jobs.try_send(job) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                Err(Failure::new(Code::Busy, format!("{QUEUE} calls are waiting for the kernel already")))
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(gone()),
+        }
     }
 }
 
@@ -171,7 +173,7 @@ impl Actor {
         self.status.send_replace(Status::Failed(why.clone()));
         let Some(job) = self.inbox.recv().await else { return false };
         let message = format!("the Python kernel does not start: {why}");
-        let _ = job.reply.send(Err(Failure::new(Code::RuntimeError, message)));
+        job.execution.finish(Err(Failure::new(Code::RuntimeError, message)));
         true
     }
 
@@ -190,26 +192,28 @@ impl Actor {
                 kernel.end();
                 return false;
             };
-            if job.reply.is_closed() {
-                // Its caller went away while it waited: it never started, and now never will.
+            let Job { request, queued, execution } = job;
+            let began = Instant::now();
+            if execution.is_cancelled() {
+                execution.finish(Ok(never_ran(&execution, self.kernel_seq)));
                 continue;
             }
-            let began = Instant::now();
-            let mut collector = Collector::new();
-            let limit = Duration::from_secs(job.request.timeout.into());
-            let ending = kernel.execute(&job.request.code, limit, &mut collector).await;
+            execution.started(Some(self.kernel_seq));
+            let mut collector = Collector::new(Some(Arc::clone(&execution)));
+            let limit = Duration::from_secs(request.timeout.into());
+            let ending = kernel.execute(&request.code, limit, &mut collector).await;
             let over = !matches!(ending, Ending::Complete | Ending::Interrupted);
-            let mut answer = Report {
+            let report = Report {
                 ending,
+                cancelled: execution.is_cancelled(),
                 next_kernel: self.kernel_seq + u64::from(over),
-                timeout: job.request.timeout,
+                timeout: request.timeout,
                 last_words: if over { kernel.last_words().await } else { String::new() },
                 gathered: collector.finish(),
-            }
-            .answer();
-            answer.queued_ms = millis(began - job.queued);
-            answer.execution_time_ms = millis(began.elapsed());
-            let _ = job.reply.send(Ok(answer));
+                queued: began - queued,
+                took: began.elapsed(),
+            };
+            execution.finish(Ok(report.answer(&execution, request.include_code.then_some(request.code))));
             if over {
                 kernel.end();
                 return true;
@@ -223,7 +227,7 @@ async fn refuse_all(mut inbox: mpsc::Receiver<Job>, status: watch::Sender<Status
     log(&format!("agent: {why}"));
     status.send_replace(Status::Unavailable(why));
     while let Some(job) = inbox.recv().await {
-        let _ = job.reply.send(Err(Failure::new(Code::CapabilityNotSupported, why)));
+        job.execution.finish(Err(Failure::new(Code::CapabilityNotSupported, why)));
     }
 }
 
@@ -234,15 +238,37 @@ fn millis(time: Duration) -> u64 {
 /// What is known when an execution is over.
 struct Report {
     ending: Ending,
+    /// Somebody asked for it to stop.
+    cancelled: bool,
     /// The kernel that the next call meets.
     next_kernel: u64,
     timeout: u32,
     last_words: String,
     gathered: Gathered,
+    queued: Duration,
+    took: Duration,
+}
+
+/// The answer to what was cancelled before its turn came.
+fn never_ran(execution: &Execution, kernel_seq: u64) -> Value {
+    let report = Report {
+        ending: Ending::Complete,
+        cancelled: true,
+        next_kernel: kernel_seq,
+        timeout: 0,
+        last_words: String::new(),
+        gathered: Gathered::default(),
+        queued: Duration::ZERO,
+        took: Duration::ZERO,
+    };
+    let mut answer = report.answer(execution, None);
+    answer["success"] = false.into();
+    answer["error"] = "cancelled before it began; nothing ran".into();
+    answer
 }
 
 impl Report {
-    fn answer(self) -> PythonExecResponse {
+    fn answer(self, execution: &Execution, code: Option<String>) -> Value {
         let Gathered { output, images, results, error: detail, execution_count, truncated } = self.gathered;
         let (seconds, next) = (self.timeout, self.next_kernel);
         let lost = format!("a new kernel takes its place (kernel_seq {next}), and variables are lost");
@@ -254,8 +280,14 @@ impl Report {
                     detail.traceback.join("\n")
                 }
             }),
+            Ending::Interrupted if self.cancelled => {
+                Some("cancelled: the code was interrupted; the kernel keeps its state".to_owned())
+            }
             Ending::Interrupted => Some(format!(
                 "the code ran longer than its timeout of {seconds} s and was interrupted; the kernel keeps its state"
+            )),
+            Ending::Stuck if self.cancelled => Some(format!(
+                "cancelled: the code ignored the interrupt for 5 s, so the kernel was stopped: {lost}"
             )),
             Ending::Stuck => Some(format!(
                 "the code ran longer than its timeout of {seconds} s and ignored the interrupt for 5 s, so the \
@@ -268,19 +300,25 @@ impl Report {
             }
             Ending::Broken(why) => Some(format!("the kernel could not be used any more ({why}): {lost}")),
         };
-        PythonExecResponse {
+        let answer = PythonExecResponse {
             success: error.is_none(),
-            execution_count,
+            data: PythonData {
+                execution_count,
+                output: PythonOutput { text: output.clone(), images, results },
+            },
             output,
             error,
             error_detail: detail,
-            images,
-            results,
+            execution_id: execution.context().id.clone(),
+            execution_time_ms: millis(self.took),
+            queued_ms: millis(self.queued),
+            session_seq: execution.context().session_seq,
             kernel_seq: next,
-            timed_out: matches!(self.ending, Ending::Interrupted | Ending::Stuck),
+            timed_out: !self.cancelled && matches!(self.ending, Ending::Interrupted | Ending::Stuck),
             truncated,
-            execution_time_ms: 0,
-            queued_ms: 0,
-        }
+            code,
+        };
+        // Our own type always serialises.
+        serde_json::to_value(answer).unwrap_or_default()
     }
 }

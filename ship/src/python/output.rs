@@ -1,12 +1,14 @@
 //! Gathers what one execution says on iopub into an answer, within bounds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bay_ship_api::http::{MAX_INLINE_OUTPUT, PythonErrorDetail};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::message::Incoming;
+use crate::execution::{Execution, Stream};
 use crate::text::{BoundedText, without_escapes};
 
 /// Bytes of all results and images together.
@@ -36,6 +38,8 @@ pub(crate) struct Collector {
     execution_count: Option<i64>,
     /// The kernel said it is done with the request.
     pub(crate) idle: bool,
+    /// Gets all of it as it comes; none where nobody asked for what is run.
+    execution: Option<Arc<Execution>>,
 }
 
 /// What a [`Collector`] has gathered, in the shape of the answer.
@@ -50,7 +54,7 @@ pub(crate) struct Gathered {
 }
 
 #[derive(Deserialize)]
-struct Stream {
+struct Said {
     #[serde(default)]
     name: String,
     #[serde(default)]
@@ -77,7 +81,7 @@ struct Raised {
 }
 
 impl Collector {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(execution: Option<Arc<Execution>>) -> Self {
         Self {
             stdout: 0,
             stderr: 0,
@@ -89,6 +93,7 @@ impl Collector {
             error: None,
             execution_count: None,
             idle: false,
+            execution,
         }
     }
 
@@ -101,7 +106,7 @@ impl Collector {
                 self.truncated = true;
             }
             "stream" => {
-                if let Some(Stream { name, text }) = message.content() {
+                if let Some(Said { name, text }) = message.content() {
                     self.stream(&name, &text);
                 }
             }
@@ -167,8 +172,28 @@ impl Collector {
         self.truncated = true;
     }
 
+    /// Lets the execution write what does not stay in memory.
+    pub(crate) async fn settle(&self) {
+        // The kernel is not held up for readers: it would drop what it cannot send.
+        if let Some(execution) = &self.execution {
+            execution.write_out().await;
+        }
+    }
+
+    /// Returns once somebody has asked for it to stop.
+    pub(crate) async fn cancellation(&self) {
+        match &self.execution {
+            Some(execution) => execution.cancellation().await,
+            None => std::future::pending().await,
+        }
+    }
+
     fn stream(&mut self, name: &str, text: &str) {
         self.clear_if_due();
+        if let Some(execution) = &self.execution {
+            let stream = if name == "stderr" { Stream::Stderr } else { Stream::Stdout };
+            execution.output(stream, text.as_bytes());
+        }
         let used = if name == "stderr" { &mut self.stderr } else { &mut self.stdout };
         let room = MAX_INLINE_OUTPUT - *used;
         let kept = &text[..text.floor_char_boundary(room)];
@@ -187,6 +212,7 @@ impl Collector {
             self.execution_count = display.execution_count;
         }
         let bytes = size(&display.data);
+        self.display(&display.data, bytes);
         if self.shown.len() >= MAX_RESULT_COUNT || self.shown_bytes + bytes > MAX_RESULTS {
             self.truncated = true;
             return;
@@ -197,6 +223,7 @@ impl Collector {
 
     fn update(&mut self, display: Display) {
         let (Some(id), bytes) = (display_id(&display), size(&display.data)) else { return };
+        self.display(&display.data, bytes);
         for shown in self.shown.iter_mut().filter(|shown| shown.display_id.as_ref() == Some(&id)) {
             let total = self.shown_bytes - size(&shown.bundle) + bytes;
             if total > MAX_RESULTS {
@@ -208,6 +235,12 @@ impl Collector {
         }
     }
 
+    fn display(&self, bundle: &Map<String, Value>, bytes: usize) {
+        if let Some(execution) = self.execution.as_ref().filter(|_| bytes <= MAX_RESULTS) {
+            execution.display(bundle);
+        }
+    }
+
     fn clear_if_due(&mut self) {
         if std::mem::take(&mut self.clear_next) {
             self.clear();
@@ -215,6 +248,9 @@ impl Collector {
     }
 
     fn clear(&mut self) {
+        if let Some(execution) = &self.execution {
+            execution.clear();
+        }
         self.text.clear();
         self.shown.clear();
         (self.stdout, self.stderr, self.shown_bytes) = (0, 0, 0);

@@ -16,7 +16,7 @@ fn stream(name: &str, text: &str) -> Incoming {
 }
 
 fn gather(messages: &[Incoming]) -> Gathered {
-    let mut collector = Collector::new();
+    let mut collector = Collector::new(None);
     messages.iter().for_each(|message| collector.iopub(message));
     collector.finish()
 }

@@ -59,7 +59,8 @@ impl Client {
         self.answer()
     }
 
-    pub fn answer(&mut self) -> io::Result<Answer> {
+    /// Reads a head: status and text.
+    fn head(&mut self) -> io::Result<(u16, String)> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if self.stream.read_line(&mut head)? == 0 {
@@ -67,14 +68,52 @@ impl Client {
             }
         }
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-        let length = head
-            .lines()
-            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned))
-            .and_then(|length| length.parse().ok())
-            .unwrap();
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body)?;
+        Ok((status, head))
+    }
+
+    /// The next chunk of a chunked body; empty at its end.
+    fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let size = usize::from_str_radix(line.trim_end(), 16).map_err(io::Error::other)?;
+        let mut chunk = vec![0; size + 2];
+        self.stream.read_exact(&mut chunk)?;
+        chunk.truncate(size);
+        Ok(chunk)
+    }
+
+    pub fn answer(&mut self) -> io::Result<Answer> {
+        let (status, head) = self.head()?;
+        let length = field(&head, "content-length").and_then(|length| length.parse().ok());
+        let body = match length {
+            Some(length) => {
+                let mut body = vec![0; length];
+                self.stream.read_exact(&mut body)?;
+                body
+            }
+            None => {
+                let mut body = Vec::new();
+                loop {
+                    let chunk = self.chunk()?;
+                    if chunk.is_empty() {
+                        break body;
+                    }
+                    body.extend(chunk);
+                }
+            }
+        };
         Ok(Answer { status, head, body })
+    }
+
+    /// Sends a request whose answer is a stream of events, to be read one by one.
+    pub fn events(mut self, request: &str) -> Events {
+        self.stream.get_mut().write_all(request.as_bytes()).unwrap();
+        let (status, head) = self.head().unwrap();
+        assert_eq!(status, 200, "{head}");
+        assert_eq!(field(&head, "content-type").as_deref(), Some("text/event-stream"));
+        Events { client: self, text: String::new(), over: false }
     }
 
     pub fn get(&mut self, path: &str) -> Answer {
@@ -131,8 +170,66 @@ impl Client {
 }
 
 impl Client {
+    /// Sends a request whose answer nobody reads yet.
+    pub fn send(&mut self, request: &[u8]) {
+        self.stream.get_mut().write_all(request).unwrap();
+    }
+
     /// Sends and hangs up.
     pub fn send_only(mut self, request: &[u8]) {
         self.stream.get_mut().write_all(request).unwrap();
+    }
+}
+
+/// A header's value.
+pub fn field(head: &str, name: &str) -> Option<String> {
+    head.lines().find_map(|line| {
+        let (found, value) = line.split_once(": ")?;
+        found.eq_ignore_ascii_case(name).then(|| value.to_owned())
+    })
+}
+
+/// One server-sent event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub id: Option<u64>,
+    pub name: String,
+    pub data: Value,
+}
+
+/// The events of an answer, as they come. Ends where the body does.
+pub struct Events {
+    client: Client,
+    text: String,
+    over: bool,
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(end) = self.text.find("\n\n") {
+                let block: String = self.text.drain(..end + 2).collect();
+                if block.starts_with(':') {
+                    continue;
+                }
+                let line = |name: &str| {
+                    block.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")).map(str::to_owned))
+                };
+                return Some(Event {
+                    id: line("id").map(|id| id.parse().unwrap()),
+                    name: line("event").unwrap(),
+                    data: serde_json::from_str(&line("data").unwrap()).unwrap(),
+                });
+            }
+            if self.over {
+                assert_eq!(self.text, "", "a broken event");
+                return None;
+            }
+            let chunk = self.client.chunk().unwrap();
+            self.over = chunk.is_empty();
+            self.text.push_str(std::str::from_utf8(&chunk).expect("events never split a character"));
+        }
     }
 }

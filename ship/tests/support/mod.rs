@@ -91,6 +91,7 @@ impl Setup {
                 capabilities: ["python", "shell", "filesystem"].map(String::from).into(),
                 network: NetworkSetup::None,
                 limits: Limits { pids: 256, memory: 8 << 30, nofile: 1024, enforce: false },
+                output_limit: bay_ship_api::init::DEFAULT_OUTPUT_LIMIT,
             },
             python: true,
             before_config: None,

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bay_ship_api::{SHIP_PATH, USER_ID, WORKSPACE};
+use bay_ship_api::{SHIP_PATH, SPOOL_DIR, USER_ID, WORKSPACE};
 
 /// Where the Python virtual environment is inside.
 pub(super) const PYTHON_DIR: &str = "/opt/bay/python";
@@ -29,6 +29,8 @@ pub(super) struct Parts {
     pub(super) workspace: PathBuf,
     /// The runtime binary.
     pub(super) ship: PathBuf,
+    /// The agent's folder for output, if there is one.
+    pub(super) spool: Option<PathBuf>,
     /// The virtual environment, if there is one.
     pub(super) python: Option<PathBuf>,
     /// The root file system of which `/usr` and its companions are shown.
@@ -83,6 +85,9 @@ pub(super) fn arguments(shape: Shape, parts: &Parts, rootfs: &Path) -> io::Resul
     args.add([&"--symlink", &"/run", &"/var/run"]);
     args.add([&"--bind", &parts.workspace, &WORKSPACE]);
     args.add([&"--ro-bind", &parts.ship, &SHIP_PATH]);
+    if let Some(spool) = &parts.spool {
+        args.add([&"--bind", spool, &SPOOL_DIR]);
+    }
     if let Some(python) = &parts.python {
         // Directories that bubblewrap makes on the way to a mount are for uid 0 alone; user code must pass.
         for parent in ["/opt", "/opt/bay"] {
@@ -143,6 +148,7 @@ mod tests {
             etc: "/s/etc".into(),
             workspace: "/s/workspace".into(),
             ship: "/s/ship".into(),
+            spool: Some("/s/spool".into()),
             python: Some("/s/python".into()),
             rootfs: "/".into(),
         };
@@ -186,11 +192,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_workspace_is_writable_from_the_host() {
+    fn only_the_workspace_and_the_agents_folder_are_writable_from_the_host() {
         let args = build(ROOT);
-        let writable: Vec<_> = args.windows(3).filter(|window| window[0] == "--bind").collect();
-        assert_eq!(writable.len(), 1);
-        assert_eq!(writable[0][2], WORKSPACE);
+        let writable: Vec<_> = args.windows(3).filter(|window| window[0] == "--bind").map(|w| &w[2]).collect();
+        assert_eq!(writable, [WORKSPACE, SPOOL_DIR]);
         assert!(!args.iter().any(|arg| arg == "--dev-bind"));
         assert!(has(&args, &["--remount-ro", "/"]));
     }

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use bay_ship_api::AGENT_ID;
 use bay_ship_api::init::{InitConfig, NetworkSetup};
 use rustix::process::Signal;
 
@@ -14,8 +15,8 @@ use super::etc::Template;
 use super::netlink::Netlink;
 use super::network::{self, Attached, SUBNET_BITS, denied_prefixes};
 use super::start::{self, Request, Source, Sources};
-use super::state::{Entry, Started, State, valid_name};
-use super::{CODE_LIMIT, Egress, GROUP_LIMIT, Inner, LOG_TAIL, failed, identity, pasta, python};
+use super::state::{Entry, SPOOL, Started, State, valid_name};
+use super::{BASE_ID, CODE_LIMIT, Egress, GROUP_LIMIT, Inner, LOG_TAIL, failed, identity, pasta, python};
 use crate::driver::{ContainerRef, ContainerSpec, ContainerStatus, DriverError, Network};
 
 impl Inner {
@@ -124,7 +125,10 @@ impl Inner {
         }
         let resolvers = if state.network.is_some() { network::resolvers() } else { Vec::new() };
         let python = self.python(&spec.python).map_err(refuse)?;
-        let parts = self.sources(spec, &python, &resolvers).map_err(|error| refuse(error.to_string()))?;
+        let agent = self.privileged.then_some(BASE_ID + AGENT_ID);
+        entry.make_spool(agent).map_err(|error| refuse(error.to_string()))?;
+        let parts =
+            self.sources(name, spec, &python, &resolvers).map_err(|error| refuse(error.to_string()))?;
         let config = self.configuration(init, &state, &python, &resolvers)?;
         let request = Request {
             launcher: &self.launcher,
@@ -162,6 +166,7 @@ impl Inner {
 
     pub(super) fn sources(
         &self,
+        name: &str,
         spec: &ContainerSpec,
         python: &python::Choice,
         resolvers: &[Ipv4Addr],
@@ -181,6 +186,7 @@ impl Inner {
             etc: source(&self.run_path, &[&etc]),
             workspace: source(&self.data_dir, &["lockers", &spec.volume]),
             ship: source(&self.ship, &[]),
+            spool: Some(source(&self.run_path, &[name, SPOOL])),
             python: match python {
                 python::Choice::Venv(venv) => Some(source(venv, &[])),
                 python::Choice::System | python::Choice::None => None,

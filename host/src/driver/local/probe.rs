@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use bay_ship_api::init::{InitConfig, Isolation, Limits, NetworkSetup};
+use bay_ship_api::init::{DEFAULT_OUTPUT_LIMIT, InitConfig, Isolation, Limits, NetworkSetup};
 use rustix::fs::Mode;
 
 use super::cgroup::Cgroups;
@@ -232,6 +232,7 @@ impl Trial<'_> {
                 etc: source(self.run_path.join(etc)),
                 workspace: source(workspace.path().to_owned()),
                 ship: source(fs::canonicalize(NOTHING)?),
+                spool: None,
                 python: None,
                 rootfs: source("/".into()),
             },
@@ -254,6 +255,7 @@ impl Trial<'_> {
             capabilities: Vec::new(),
             network: NetworkSetup::None,
             limits: Limits { pids: 1, memory: 1 << 20, nofile: 64, enforce: false },
+            output_limit: DEFAULT_OUTPUT_LIMIT,
         };
         match start::start(&request, &state, &config) {
             Ok(state) => {

@@ -44,6 +44,7 @@ pub(super) struct Sources {
     pub(super) etc: Source,
     pub(super) workspace: Source,
     pub(super) ship: Source,
+    pub(super) spool: Option<Source>,
     pub(super) python: Option<Source>,
     pub(super) rootfs: Source,
 }
@@ -206,6 +207,7 @@ fn place(request: &Request<'_>) -> (Parts, Vec<Staged>) {
         etc: put("etc", &sources.etc),
         workspace: put("workspace", &sources.workspace),
         ship: put("ship", &sources.ship),
+        spool: sources.spool.as_ref().map(|source| put("spool", source)),
         python: sources.python.as_ref().map(|source| put("python", source)),
         // The host's own root is everybody's to see; another one may be anywhere.
         rootfs: if sources.rootfs.path == Path::new("/") {

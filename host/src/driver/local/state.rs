@@ -26,6 +26,8 @@ const STATUS: &str = "status";
 /// [`State`] as JSON.
 const STATE: &str = "state.json";
 const STATE_NEW: &str = "state.json.new";
+/// Where the agent keeps output that is too long for memory, in files without names.
+pub(super) const SPOOL: &str = "spool";
 
 /// Everything a later Bay needs to find, prove and clean up a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,7 +137,9 @@ impl RunDir {
         let Some(entry) = self.entry(name)? else { return Ok(()) };
         for file in names_in(&entry.fd)? {
             // `state.json` goes last, so that a half-removed container is still listed.
-            if file != STATE {
+            if file == SPOOL {
+                entry.remove_spool()?;
+            } else if file != STATE {
                 rustix::fs::unlinkat(&entry.fd, &file, AtFlags::empty())?;
             }
         }
@@ -171,6 +175,26 @@ impl Entry {
         let mut text = Vec::new();
         self.file(STATE, OFlags::RDONLY)?.take(1 << 20).read_to_end(&mut text)?;
         serde_json::from_slice(&text).map_err(io::Error::other)
+    }
+
+    /// Makes the folder that the agent, and nobody else inside, may write to; `owner` is the agent as the host sees
+    /// it, null: Bay's own user.
+    pub(super) fn make_spool(&self, owner: Option<u32>) -> io::Result<()> {
+        let spool = directory_at(&self.fd, SPOOL, Mode::RWXU)?;
+        if let Some(owner) = owner {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(owner), rustix::fs::Gid::from_raw(owner));
+            rustix::fs::fchown(&spool, Some(uid), Some(gid))?;
+        }
+        Ok(())
+    }
+
+    /// Its files have no names, unless the agent misbehaved: whatever is there goes.
+    fn remove_spool(&self) -> io::Result<()> {
+        let spool = open_directory(&self.fd, SPOOL)?;
+        for name in names_in(&spool)? {
+            rustix::fs::unlinkat(&spool, &name, AtFlags::empty())?;
+        }
+        Ok(rustix::fs::unlinkat(&self.fd, SPOOL, AtFlags::REMOVEDIR)?)
     }
 
     fn file(&self, name: &str, flags: OFlags) -> io::Result<File> {
@@ -251,6 +275,9 @@ mod tests {
         // Not listed before there is a state: such a directory never got as far as a container.
         assert!(run.names().unwrap().is_empty());
         entry.write_state(&state()).unwrap();
+        entry.make_spool(None).unwrap();
+        entry.make_spool(None).unwrap();
+        std::fs::write(dir.path().join("run/bay-a-1/spool/stray"), "x").unwrap();
         assert_eq!(entry.state().unwrap(), state());
         assert_eq!(run.names().unwrap(), ["bay-a-1"]);
         run.remove("bay-a-1").unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use bay_ship_api::init::{InitConfig, Isolation, Limits, NetworkSetup};
+use bay_ship_api::init::{DEFAULT_OUTPUT_LIMIT, InitConfig, Isolation, Limits, NetworkSetup};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -168,6 +168,7 @@ pub(super) fn config() -> InitConfig {
         capabilities: vec!["shell".to_owned()],
         network: NetworkSetup::Enforced,
         limits: Limits { pids: 64, memory: 1 << 30, nofile: 256, enforce: false },
+        output_limit: DEFAULT_OUTPUT_LIMIT,
     }
 }
 
