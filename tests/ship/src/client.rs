@@ -15,6 +15,9 @@ use crate::wire::{self, Framing};
 /// Longest wait for the next bytes of an answer, unless said otherwise.
 const ANSWER: Duration = Duration::from_secs(120);
 
+/// Bytes of an upload sent at once.
+const PIECE: usize = 256 << 10;
+
 /// One connection.
 pub struct Client {
     stream: BufReader<Box<dyn Stream>>,
@@ -141,11 +144,18 @@ impl Client {
              content-length: {length}\r\n\r\n"
         );
         self.send(head.as_bytes())?;
-        match io::copy(&mut from.take(length), self.stream.get_mut()) {
-            Ok(_) => {}
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
-            Err(error) => return Err(error),
+        let mut from = from.take(length);
+        let mut piece = vec![0; PIECE];
+        loop {
+            let count = from.read(&mut piece)?;
+            if count == 0 {
+                break;
+            }
+            match self.send(&piece[..count]) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                Err(error) => return Err(error),
+            }
         }
         self.answer()
     }

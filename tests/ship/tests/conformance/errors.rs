@@ -189,7 +189,7 @@ pub(crate) fn what_is_no_http_is_refused(place: &dyn Place) {
 }
 
 pub(crate) fn a_head_that_does_not_end_is_let_go(place: &dyn Place) {
-    let mut slow = place.connect().unwrap();
+    let mut slow = place.client().into_stream();
     slow.write_all(b"GET /health HTTP/1.1\r\nhost: sh").unwrap();
     lives(place);
     slow.read_timeout(Some(Duration::from_secs(60))).unwrap();
