@@ -245,10 +245,17 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_refused() {
-        for line in
-            ["frobnicate", "setup now", "test --suite none", "bench", "soak --minutes 0", "soak --minutes x",
-             "soak --seed 1", "soak bay", "fuzz a b"]
-        {
+        for line in [
+            "frobnicate",
+            "setup now",
+            "test --suite none",
+            "bench",
+            "soak --minutes 0",
+            "soak --minutes x",
+            "soak --seed 1",
+            "soak bay",
+            "fuzz a b",
+        ] {
             assert!(typed(line).is_err(), "{line}");
         }
     }
