@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::client::{Body, Client};
+use crate::client::Client;
+use crate::connection::Body;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq)]

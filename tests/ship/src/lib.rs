@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`place`] | where a Ship is: a byte stream to it, credentials, what the host can see of it |
 //! | [`bare`] | a place: bubblewrap, started the way the local driver does |
-//! | [`client`] | HTTP/1.1 over a proved stream: whole answers, bodies as they come, uploads |
+//! | [`client`] | HTTP/1.1 over a proved stream: what most tests ask |
+//! | [`connection`] | one connection: the proof, bodies as they come, uploads |
 //! | [`events`] | server-sent events with a deadline |
 //! | [`random`] | small seeded randomness |
 //!
@@ -24,6 +25,7 @@
 
 pub mod bare;
 pub mod client;
+pub mod connection;
 pub mod events;
 pub mod place;
 pub mod random;
