@@ -5,3 +5,4 @@
 pub use bay_ship_tests::{
     Client, Container, PATIENCE, Setup, bare, client, events, is_root, isolations, wait_for,
 };
+pub use bay_ship_tests::bare::venv;

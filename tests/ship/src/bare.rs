@@ -39,7 +39,8 @@ fn required(name: &str, what: &str) -> PathBuf {
     }
 }
 
-fn venv() -> PathBuf {
+/// The Python environment that containers get.
+pub fn venv() -> PathBuf {
     let venv = required("BAY_TEST_PYTHON", "a Python virtual environment with ipykernel");
     assert!(venv.join("bin/python3").exists(), "BAY_TEST_PYTHON={} has no bin/python3", venv.display());
     venv
@@ -67,6 +68,8 @@ pub struct Setup {
     pub config: InitConfig,
     /// Whether there is a Python environment inside.
     pub python: bool,
+    /// Host directories that are there read-only, each with its place beneath `/opt/bay`.
+    pub shown: Vec<(PathBuf, String)>,
     /// Called while init still waits for its configuration, with its host process id.
     pub before_config: Option<Box<dyn FnOnce(u32) + Send + Sync>>,
     dir: TempDir,
@@ -99,6 +102,7 @@ impl Setup {
                 limits: Limits { pids: 256, memory: 8 << 30, nofile: 1024, enforce: false },
             },
             python: true,
+            shown: Vec::new(),
             before_config: None,
             dir,
         };
@@ -188,6 +192,9 @@ impl Setup {
         if self.python {
             add(&["--ro-bind", venv().to_str().unwrap(), "/opt/bay/python"]);
         }
+        for (from, to) in &self.shown {
+            add(&["--ro-bind", from.to_str().unwrap(), to]);
+        }
         add(&["--clearenv", "--setenv", "PATH", "/usr/bin:/bin", "--setenv", "LANG", "C.UTF-8"]);
         add(&["--chdir", "/", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]);
         match self.config.isolation {
@@ -262,6 +269,29 @@ impl Container {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find(|line| line.starts_with(field)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Sends init TERM, as the driver does.
+    pub fn terminate(&self) {
+        let init = rustix::process::Pid::from_raw(self.init().cast_signed()).unwrap();
+        rustix::process::kill_process(init, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Host process ids of all that lives inside.
+    pub fn inside(&self) -> Vec<u32> {
+        let mut all = vec![self.init()];
+        let mut at = 0;
+        while let Some(pid) = all.get(at) {
+            all.extend(children(*pid));
+            at += 1;
+        }
+        all
+    }
+
+    /// Waits for the end; the exit code of init.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        wait_for(|| self.ended().then_some(()), "the container to end");
+        self.child.wait().unwrap().code()
     }
 
     /// Whether bubblewrap, and so init, has ended.

@@ -85,7 +85,7 @@ impl Client {
 
     /// Sends a body of this length as it is read, and reads the answer. An answer that comes before all was sent
     /// (a refusal) is read, too.
-    pub fn upload(&mut self, path: &str, length: u64, from: impl Read) -> io::Result<Answer> {
+    pub fn upload_from(&mut self, path: &str, length: u64, from: impl Read) -> io::Result<Answer> {
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: ship\r\ncontent-type: application/octet-stream\r\n\
              content-length: {length}\r\n\r\n"

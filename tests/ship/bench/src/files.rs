@@ -56,7 +56,7 @@ impl Bench {
     fn upload(&mut self) -> anyhow::Result<f64> {
         let from = File::open(self.container.setup.workspace().join("large"))?;
         let began = Instant::now();
-        let answer = self.client.upload("/fs/upload?path=uploaded", self.size, from)?;
+        let answer = self.client.upload_from("/fs/upload?path=uploaded", self.size, from)?;
         let took = began.elapsed().as_secs_f64();
         ensure!(answer.status == 200, "{} {}", answer.head, String::from_utf8_lossy(&answer.body));
         Ok(speed(self.size, took))
