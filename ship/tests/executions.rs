@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use bay_ship_api::init::Isolation;
 use serde_json::{Value, json};
-use support::client::{Event, Events, field};
+use support::client::field;
 use support::{Client, Container, Setup, isolations, wait_for};
+use support::{PATIENCE, events};
 
 fn both(test: impl Fn(&Container, &mut Client, Isolation)) {
     for isolation in isolations() {
@@ -177,7 +178,10 @@ fn output_is_kept_to_its_bound_and_says_how_much_there_was() {
         assert_eq!(field(&output.head, "x-output-total").unwrap(), "8000000");
         // Where it is kept, user code neither sees nor writes anything.
         assert!(!client.shell("touch /run/ship/agent/x").success);
-        assert_eq!(client.shell("ls -A /run/ship/agent; ls /proc/*/fd/* -l 2>/dev/null | grep deleted").stdout, "");
+        assert_eq!(
+            client.shell("ls -A /run/ship/agent; ls /proc/*/fd/* -l 2>/dev/null | grep deleted").stdout,
+            ""
+        );
     }
 }
 
@@ -307,7 +311,7 @@ fn a_follower_that_leaves_stops_the_work_unless_it_said_otherwise() {
         // Whoever only waits for the answer is no follower: the work goes on.
         let body = json!({"command": "sleep 1; touch exe_3", "timeout": 60});
         let mut caller = container.client();
-        caller.send(post("/shell/exec", "exe_3", "*/*", &body).as_bytes());
+        caller.send(post("/shell/exec", "exe_3", "*/*", &body).as_bytes()).unwrap();
         wait_for(|| (client.get("/executions/exe_3").status == 200).then_some(()), "the work to begin");
         drop(caller);
         wait_for(|| client.shell("test -e exe_3").success.then_some(()), "the work that goes on");

@@ -15,8 +15,11 @@ Usage: cargo xtask CHORE
   test [--suite all|root|user] [-- FILTER]
                                  formatting, lints, bans, house rules, all tests; FILTER goes to nextest
   rules                          only the house rules, which take a moment
-  bench path [--json FILE]       the measured promises, release build
+  bench path|ship [--json FILE]  the measured promises, release build
   soak [--minutes N]             the tests again and again, with bigger random cases
+  soak ship [--minutes N] [--seed N]
+                                 kills kernel, shell and Ship at random under load (10 minutes)
+  fuzz [TARGET] [--minutes N]    libFuzzer on what reads hostile bytes, every target in turn (2 minutes each)
   ci                             exactly what CI runs
 ";
 
@@ -31,6 +34,7 @@ pub(crate) enum Chore {
     Ci,
     Bench(Bench),
     Soak(Soak),
+    Fuzz(Fuzz),
 }
 
 /// `quickstart`: everything is passed on to `bay quickstart`.
@@ -67,6 +71,19 @@ pub(crate) struct Bench {
 /// `soak`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Soak {
+    /// Only Ship, killed at random; otherwise the whole suite.
+    pub(crate) ship: bool,
+    pub(crate) minutes: u64,
+    /// What repeats a run of Ship's.
+    pub(crate) seed: Option<u64>,
+}
+
+/// `fuzz`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Fuzz {
+    /// One target; otherwise each in turn.
+    pub(crate) target: Option<String>,
+    /// For each.
     pub(crate) minutes: u64,
 }
 
@@ -91,6 +108,7 @@ pub(crate) fn parse(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
         "test" => test(words),
         "bench" => bench(words),
         "soak" => soak(words),
+        "fuzz" => fuzz(words),
         other => bail!("there is no chore `{other}`\n\n{HELP}"),
     }
 }
@@ -142,22 +160,43 @@ fn bench(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
             other => return Err(other.unexpected().into()),
         }
     }
-    let name = name.context("which bench? there is `path`")?;
+    let name = name.context("which bench? there are `path` and `ship`")?;
     Ok(Chore::Bench(Bench { name, json }))
 }
 
 fn soak(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
-    let mut minutes = 30;
+    let (mut ship, mut minutes, mut seed) = (false, None, None);
     while let Some(word) = words.next()? {
         match word {
-            Long("minutes") => minutes = words.value()?.parse()?,
+            Long("minutes") => minutes = Some(words.value()?.parse()?),
+            Long("seed") => seed = Some(words.value()?.parse()?),
+            Value(value) if !ship && value == "ship" => ship = true,
             other => return Err(other.unexpected().into()),
         }
     }
+    if seed.is_some() && !ship {
+        bail!("--seed is for `soak ship`");
+    }
+    Ok(Chore::Soak(Soak { ship, minutes: bounded(minutes.unwrap_or(if ship { 10 } else { 30 }))?, seed }))
+}
+
+fn fuzz(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
+    let (mut target, mut minutes) = (None, 2);
+    while let Some(word) = words.next()? {
+        match word {
+            Long("minutes") => minutes = words.value()?.parse()?,
+            Value(value) if target.is_none() => target = Some(value.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Chore::Fuzz(Fuzz { target, minutes: bounded(minutes)? }))
+}
+
+fn bounded(minutes: u64) -> anyhow::Result<u64> {
     if !(1..=MAX_SOAK_MINUTES).contains(&minutes) {
         bail!("--minutes is 1 to {MAX_SOAK_MINUTES}");
     }
-    Ok(Chore::Soak(Soak { minutes }))
+    Ok(minutes)
 }
 
 #[cfg(test)]
@@ -182,6 +221,19 @@ mod tests {
     }
 
     #[test]
+    fn a_soak_of_ship_has_its_own_time_and_seed() {
+        let soak = |line| match typed(line).unwrap() {
+            Chore::Soak(soak) => (soak.ship, soak.minutes, soak.seed),
+            other => panic!("another chore: {other:?}"),
+        };
+        assert_eq!(soak("soak"), (false, 30, None));
+        assert_eq!(soak("soak ship"), (true, 10, None));
+        assert_eq!(soak("soak ship --minutes 2 --seed 7"), (true, 2, Some(7)));
+        let fuzz = Chore::Fuzz(Fuzz { target: Some("query".into()), minutes: 3 });
+        assert_eq!(typed("fuzz query --minutes 3").unwrap(), fuzz);
+    }
+
+    #[test]
     fn what_comes_after_two_dashes_is_passed_on() {
         let Chore::Quickstart(options) = typed("quickstart --once -- --data-dir /tmp/x").unwrap() else {
             panic!("another chore")
@@ -193,9 +245,17 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_refused() {
-        for line in
-            ["frobnicate", "setup now", "test --suite none", "bench", "soak --minutes 0", "soak --minutes x"]
-        {
+        for line in [
+            "frobnicate",
+            "setup now",
+            "test --suite none",
+            "bench",
+            "soak --minutes 0",
+            "soak --minutes x",
+            "soak --seed 1",
+            "soak bay",
+            "fuzz a b",
+        ] {
             assert!(typed(line).is_err(), "{line}");
         }
     }

@@ -10,7 +10,8 @@ use crate::suite::{Built, Count, Ran};
 use crate::{rules, run, setup, workspace};
 
 /// What a normal user runs again: the parts whose behaviour depends on who runs them.
-const USER_FILTER: &str = "package(bay-tests) + (package(bay) & test(/local/)) + package(bay-ship)";
+const USER_FILTER: &str =
+    "package(bay-tests) + (package(bay) & test(/local/)) + package(bay-ship) + package(bay-ship-tests)";
 
 /// One step of the check and how it went.
 struct Step {

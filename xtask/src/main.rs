@@ -7,12 +7,14 @@
 //! | `check` | formatting, lints, bans, house rules, all tests, twice: as root and as a normal user |
 //! | `bench` | the measured promises |
 //! | `soak` | the tests again and again, with bigger random cases |
+//! | `fuzz` | libFuzzer on what reads hostile bytes |
 
 #![expect(clippy::print_stdout, reason = "a chore talks to the person who typed it")]
 
 mod args;
 mod bench;
 mod check;
+mod fuzz;
 mod privilege;
 mod python;
 mod quickstart;
@@ -50,5 +52,6 @@ fn chore() -> anyhow::Result<()> {
         Chore::Ci => run::checked(run::command("bash").arg(".ci/run")),
         Chore::Bench(options) => bench::bench(&options),
         Chore::Soak(options) => soak::soak(&options),
+        Chore::Fuzz(options) => fuzz::fuzz(&options),
     }
 }

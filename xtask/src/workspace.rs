@@ -1,6 +1,7 @@
 //! Where things are.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::Context as _;
@@ -39,18 +40,34 @@ pub(crate) fn target_dir() -> anyhow::Result<PathBuf> {
 /// `what` is `--bin` or `--example`, and its name. `bay` is always selected with it: alone, a package would resolve
 /// other features of what they share, and the WebAssembly engine would be compiled once more.
 pub(crate) fn build(package: &str, what: [&str; 2], profile: &str) -> anyhow::Result<PathBuf> {
+    build_by(run::cargo().args(["build", "--package", "bay", "--package", package]), what, profile)
+}
+
+/// Builds one executable of a package that shares nothing with `bay`, and needs none of it.
+pub(crate) fn build_alone(package: &str, what: [&str; 2], profile: &str) -> anyhow::Result<PathBuf> {
+    build_by(run::cargo().args(["build", "--package", package]), what, profile)
+}
+
+/// Builds Ship as Bay carries it.
+pub(crate) fn build_ship() -> anyhow::Result<PathBuf> {
+    let target = musl_target();
+    build_by(
+        run::cargo().args(["build", "--package", "bay-ship", "--target", &target]),
+        ["--bin", "ship"],
+        "ship",
+    )
+}
+
+fn build_by(cargo: &mut Command, what: [&str; 2], profile: &str) -> anyhow::Result<PathBuf> {
     let text = run::output(
-        run::cargo()
-            .args(["build", "--locked", "--message-format=json-render-diagnostics"])
-            .args(["--profile", profile, "--package", "bay", "--package", package])
-            .args(what),
+        cargo.args(["--locked", "--message-format=json-render-diagnostics", "--profile", profile]).args(what),
     )?;
     text.lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == what[1])
         .filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
         .next_back()
-        .with_context(|| format!("cargo built no {} for {package}", what.join(" ")))
+        .with_context(|| format!("cargo built no {}", what.join(" ")))
 }
 
 /// Builds `bay`.

@@ -155,10 +155,7 @@ fn write_loop(mut db: Connection, queue: &FairQueue<WriteJob>) {
 }
 
 /// Runs jobs in one transaction, each in its savepoint; answers are sent by the caller, after the commit.
-fn run_batch(
-    db: &mut Connection,
-    jobs: Vec<WriteJob>,
-) -> (Vec<Answer>, Result<(), StoreError>) {
+fn run_batch(db: &mut Connection, jobs: Vec<WriteJob>) -> (Vec<Answer>, Result<(), StoreError>) {
     let mut answers = Vec::new();
     let mut transaction = match db.transaction_with_behavior(TransactionBehavior::Immediate) {
         Ok(transaction) => transaction,

@@ -48,7 +48,8 @@ impl Query {
         Self::parse(request.uri().query().unwrap_or_default())
     }
 
-    fn parse(text: &str) -> Result<Self, Failure> {
+    /// Those of a query's text.
+    pub(super) fn parse(text: &str) -> Result<Self, Failure> {
         let mut pairs = Vec::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

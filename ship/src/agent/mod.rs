@@ -5,6 +5,7 @@
 
 pub(crate) mod body;
 pub(crate) mod error;
+pub(crate) mod fuzz;
 mod handlers;
 mod http;
 mod meta;

@@ -81,7 +81,7 @@ pub(super) async fn answer(ship: &Arc<Ship>, request: Request<Incoming>) -> Resp
 }
 
 /// The route for a request, and what its `{…}` stands for.
-fn find(method: &str, path: &str) -> Result<(&'static Route, String), Failure> {
+pub(super) fn find(method: &str, path: &str) -> Result<(&'static Route, String), Failure> {
     let mut others = Vec::new();
     for route in ROUTES {
         let Some(part) = matches(route.path, path) else { continue };

@@ -66,7 +66,7 @@ impl RelPath {
     }
 
     /// As text, `.` for the root.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         if self.is_root() {
             return ".".to_owned();
         }

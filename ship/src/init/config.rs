@@ -51,7 +51,7 @@ fn read_all(patience: Duration) -> io::Result<Vec<u8>> {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<InitConfig, Stop> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<InitConfig, Stop> {
     // serde's own message could quote a value, so only the place is told.
     let config: InitConfig = serde_json::from_slice(bytes).map_err(|error| {
         format!("start-up message: not valid at line {}, column {}", error.line(), error.column())

@@ -15,7 +15,7 @@ use sha2::Sha256;
 use super::zmtp::{self, Decoder, NotZmtp, Piece};
 use crate::text::rfc3339;
 
-const DELIMITER: &[u8] = b"<IDS|MSG>";
+pub(super) const DELIMITER: &[u8] = b"<IDS|MSG>";
 /// Kept of a header, a parent or metadata.
 const MAX_HEAD: usize = 64 << 10;
 /// Kept of a content: a large plot fits; a longer text is shown cut.
@@ -39,6 +39,13 @@ impl Signer {
         let mac = Hmac::new_from_slice(key.as_bytes()).unwrap_or_else(|_| Hmac::new(&Default::default()));
         Self { mac }
     }
+
+    /// The signature of a message's four JSON parts, as it stands on the wire.
+    pub(super) fn sign(&self, parts: [&[u8]; 4]) -> String {
+        let mut mac = self.mac.clone();
+        parts.iter().for_each(|part| mac.update(part));
+        hex(&mac.finalize().into_bytes())
+    }
 }
 
 /// A message to the kernel.
@@ -59,11 +66,7 @@ impl Outgoing<'_> {
         .to_string();
         let content = self.content.to_string();
         let parts = [header.as_bytes(), b"{}", b"{}", content.as_bytes()];
-        let mut mac = signer.mac.clone();
-        for part in parts {
-            mac.update(part);
-        }
-        let signature = hex(&mac.finalize().into_bytes());
+        let signature = signer.sign(parts);
         let mut out = Vec::with_capacity(content.len() + 512);
         let [header, parent, metadata, content] = parts;
         zmtp::put_message(&mut out, &[DELIMITER, signature.as_bytes(), header, parent, metadata, content]);

@@ -3,9 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn wire(signer: &Signer, parts: [&[u8]; 4], before: &[&[u8]], after: &[&[u8]]) -> Vec<u8> {
-    let mut mac = signer.mac.clone();
-    parts.iter().for_each(|part| mac.update(part));
-    let signature = hex(&mac.finalize().into_bytes());
+    let signature = signer.sign(parts);
     let mut all: Vec<&[u8]> = before.to_vec();
     all.extend([DELIMITER, signature.as_bytes()]);
     all.extend(parts);

@@ -10,6 +10,7 @@
 //! One task owns the kernel; calls wait in a queue of [`QUEUE`].
 
 mod channel;
+pub(crate) mod fuzz;
 mod kernel;
 mod launch;
 mod message;

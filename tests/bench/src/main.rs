@@ -9,8 +9,6 @@ mod client;
 mod memory;
 mod micro;
 mod path;
-mod report;
-mod stats;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,7 +40,7 @@ fn run() -> anyhow::Result<()> {
         rows.extend(micro::rows(micro)?);
     }
     rows.extend(path::rows(&options.bay)?);
-    let report = report::Report::new("path", rows);
+    let report = bay_bench_report::Report::new("path", rows);
     print!("{}", report.markdown());
     if let Some(file) = &options.json {
         let text = serde_json::to_string_pretty(&report)?;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, ensure};
 use bay_tests::{Bay, procs};
 
-use crate::report::Row;
+use bay_bench_report::Row;
 
 const MIB: f64 = 1024.0 * 1024.0;
 

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 
-use crate::report::Row;
+use bay_bench_report::Row;
 
 /// Rules + router + adapter together, in microseconds.
 const AIM: f64 = 150.0;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::memory;
-use crate::report::Row;
+use bay_bench_report::Row;
 
 /// What every Python row runs.
 const CODE: &str = "print(1)";

@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn only_the_workspace_and_the_agents_folder_are_writable_from_the_host() {
         let args = build(ROOT);
-        let writable: Vec<_> = args.windows(3).filter(|window| window[0] == "--bind").map(|w| &w[2]).collect();
+        let writable: Vec<_> =
+            args.windows(3).filter(|window| window[0] == "--bind").map(|w| &w[2]).collect();
         assert_eq!(writable, [WORKSPACE, SPOOL_DIR]);
         assert!(!args.iter().any(|arg| arg == "--dev-bind"));
         assert!(has(&args, &["--remount-ro", "/"]));

@@ -1,7 +1,7 @@
 //! Medians, since a mean of times says more of the worst than of the usual.
 
 /// The value below which `share` of them lie, by nearest rank. None of none.
-pub(crate) fn quantile(values: &[f64], share: f64) -> Option<f64> {
+fn quantile(values: &[f64], share: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     #[expect(
@@ -15,12 +15,12 @@ pub(crate) fn quantile(values: &[f64], share: f64) -> Option<f64> {
 }
 
 /// The usual value.
-pub(crate) fn median(values: &[f64]) -> f64 {
+pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5).unwrap_or(f64::NAN)
 }
 
 /// What one in twenty is above.
-pub(crate) fn p95(values: &[f64]) -> f64 {
+pub fn p95(values: &[f64]) -> f64 {
     quantile(values, 0.95).unwrap_or(f64::NAN)
 }
 

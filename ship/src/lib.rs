@@ -12,6 +12,8 @@
 mod agent;
 mod execution;
 mod files;
+#[doc(hidden)]
+pub mod fuzz;
 mod init;
 mod python;
 mod shell;
@@ -30,7 +32,8 @@ const USAGE: &str = "usage: ship init        start as process 1 of a container (
 /// Most bytes that one process writes to the log, which Bay keeps in a file.
 const LOG_BUDGET: usize = 64 << 10;
 
-fn main() -> ExitCode {
+/// The whole program: reads the command line and does what it says.
+pub fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     let (first, more) = (args.next(), args.next());
     match (first.as_deref().and_then(|a| a.to_str()), more) {

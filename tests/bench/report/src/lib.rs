@@ -1,32 +1,40 @@
-//! The table for people and the same for machines.
+//! What every bench ends with: the table for people and the same for machines.
+
+mod stats;
 
 use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use serde::Serialize;
 
-use crate::stats::{median, p95};
+pub use stats::{median, p95};
 
 /// One figure with what it is measured against.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Row {
-    pub(crate) what: String,
-    pub(crate) median: f64,
-    pub(crate) p95: f64,
-    pub(crate) unit: &'static str,
-    pub(crate) n: usize,
+pub struct Row {
+    /// What was measured.
+    pub what: String,
+    /// The usual value.
+    pub median: f64,
+    /// What one in twenty is above.
+    pub p95: f64,
+    /// Of the values.
+    pub unit: &'static str,
+    /// How many values.
+    pub n: usize,
     /// The median of what it is compared with, in the same unit; null where it stands alone.
-    pub(crate) baseline: Option<f64>,
+    pub baseline: Option<f64>,
     /// Subject over baseline, medians.
-    pub(crate) ratio: Option<f64>,
+    pub ratio: Option<f64>,
     /// What was promised, in words; null for a figure that only explains another.
-    pub(crate) aim: Option<String>,
+    pub aim: Option<String>,
     /// Whether the promise is kept; true where there is none.
-    pub(crate) ok: bool,
+    pub ok: bool,
 }
 
 impl Row {
     /// A figure that stands alone.
-    pub(crate) fn alone(what: &str, unit: &'static str, values: &[f64]) -> Self {
+    pub fn alone(what: &str, unit: &'static str, values: &[f64]) -> Self {
         Self {
             what: what.to_owned(),
             median: median(values),
@@ -41,47 +49,55 @@ impl Row {
     }
 
     /// A figure beside the one it is compared with, measured in turns.
-    pub(crate) fn against(what: &str, unit: &'static str, values: &[f64], baseline: &[f64]) -> Self {
+    pub fn against(what: &str, unit: &'static str, values: &[f64], baseline: &[f64]) -> Self {
         let base = median(baseline);
         let row = Self::alone(what, unit, values);
         Self { baseline: Some(base), ratio: Some(row.median / base), ..row }
     }
 
     /// What the subject adds to the baseline: difference of the medians, and of the p95.
-    pub(crate) fn added(what: &str, unit: &'static str, values: &[f64], baseline: &[f64]) -> Self {
+    pub fn added(what: &str, unit: &'static str, values: &[f64], baseline: &[f64]) -> Self {
         let row = Self::against(what, unit, values, baseline);
         Self { median: row.median - median(baseline), p95: row.p95 - p95(baseline), ..row }
     }
 
     /// With a promise about the median.
-    pub(crate) fn at_most(self, limit: f64) -> Self {
+    pub fn at_most(self, limit: f64) -> Self {
         let (aim, ok) = (Some(format!("≤ {limit} {}", self.unit)), self.median <= limit);
         Self { aim, ok, ..self }
     }
 
     /// With a promise about the ratio.
-    pub(crate) fn at_most_times(self, limit: f64) -> Self {
+    pub fn at_most_times(self, limit: f64) -> Self {
         let (aim, ok) =
             (Some(format!("≤ {limit} × baseline")), self.ratio.is_some_and(|ratio| ratio <= limit));
+        Self { aim, ok, ..self }
+    }
+
+    /// With a promise that the ratio is no smaller: for a speed.
+    pub fn at_least_times(self, limit: f64) -> Self {
+        let (aim, ok) =
+            (Some(format!("≥ {limit} × baseline")), self.ratio.is_some_and(|ratio| ratio >= limit));
         Self { aim, ok, ..self }
     }
 }
 
 /// All figures of one bench.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub struct Report {
     bench: &'static str,
     machine: String,
     rows: Vec<Row>,
 }
 
 impl Report {
-    pub(crate) fn new(bench: &'static str, rows: Vec<Row>) -> Self {
+    /// Of a bench of this name, on this machine.
+    pub fn new(bench: &'static str, rows: Vec<Row>) -> Self {
         Self { bench, machine: machine(), rows }
     }
 
     /// A table that can be pasted into an issue.
-    pub(crate) fn markdown(&self) -> String {
+    pub fn markdown(&self) -> String {
         let mut text = format!("\nbench `{}` on {}\n\n", self.bench, self.machine);
         text.push_str("| what | median | p95 | unit | n | baseline | ratio | aim | ok |\n");
         text.push_str("|---|---:|---:|---|---:|---:|---:|---|---|\n");
@@ -130,7 +146,9 @@ fn machine() -> String {
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok())
         .unwrap_or(0);
-    let user = if bay_tests::is_root() { "root" } else { "a normal user" };
+    // A process owns its own directory there.
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    let user = if root { "root" } else { "a normal user" };
     format!(
         "{} ({}), {cores} cores, {} GiB, Linux {}, as {user}",
         model.unwrap_or("unknown processor").trim(),

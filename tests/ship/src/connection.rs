@@ -1,0 +1,134 @@
+//! One connection at work: the proof, requests as bytes, answers whose bodies are read as they come.
+
+use std::borrow::BorrowMut;
+use std::io::{self, BufReader, Read};
+use std::time::Duration;
+
+use bay_ship_api::handshake::{ACCEPTED, BaySide, CHALLENGE_LEN, Credentials};
+
+use crate::client::{Answer, Client};
+use crate::place::Stream;
+use crate::wire::{self, Framing};
+
+/// Longest wait for the next bytes of an answer, unless said otherwise.
+const ANSWER: Duration = Duration::from_secs(120);
+
+/// Bytes of an upload sent at once.
+const PIECE: usize = 256 << 10;
+
+/// An answer whose body is read as it comes. Dropped before its end, the connection is of no more use.
+pub struct Body<C> {
+    client: C,
+    /// HTTP status.
+    pub status: u16,
+    /// Status line and headers.
+    pub head: String,
+    framing: Framing,
+}
+
+impl<C: BorrowMut<Client>> Read for Body<C> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.framing.read(&mut self.client.borrow_mut().stream, into)
+    }
+}
+
+impl<C: BorrowMut<Client>> Body<C> {
+    /// Bounds each read from here on.
+    pub fn read_timeout(&self, limit: Duration) -> io::Result<()> {
+        self.client.borrow().read_timeout(limit)
+    }
+}
+
+fn begin<C: BorrowMut<Client>>(mut client: C) -> io::Result<Body<C>> {
+    let head = wire::head(&mut client.borrow_mut().stream)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.ok_or_else(|| io::Error::other(format!("no status in {head:?}")))?;
+    let framing = Framing::of(&head)?;
+    Ok(Body { client, status, head, framing })
+}
+
+impl Client {
+    /// Speaks over a stream that both sides have proved.
+    pub fn over(stream: Box<dyn Stream>) -> Self {
+        Self { stream: BufReader::new(stream) }
+    }
+
+    /// Bay's side of the handshake.
+    pub fn prove(mut stream: Box<dyn Stream>, credentials: &Credentials) -> io::Result<Box<dyn Stream>> {
+        stream.read_timeout(Some(ANSWER))?;
+        let mut nonce = [0; 32];
+        getrandom::fill(&mut nonce).map_err(|_| io::Error::other("random"))?;
+        let side = BaySide::new(credentials, nonce);
+        stream.write_all(&side.hello())?;
+        let mut answer = [0; CHALLENGE_LEN];
+        stream.read_exact(&mut answer)?;
+        let proof = side.verify(&answer).map_err(io::Error::other)?;
+        stream.write_all(&proof)?;
+        let mut accepted = [0];
+        stream.read_exact(&mut accepted)?;
+        if accepted[0] == ACCEPTED { Ok(stream) } else { Err(io::Error::other("not accepted")) }
+    }
+
+    /// Sends bytes and reads nothing.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Reads an answer to its end.
+    pub fn answer(&mut self) -> io::Result<Answer> {
+        let mut body = self.begin()?;
+        let mut bytes = Vec::new();
+        body.read_to_end(&mut bytes)?;
+        let Body { status, head, .. } = body;
+        Ok(Answer { status, head, body: bytes })
+    }
+
+    /// Reads the head of an answer; its body follows as it is read.
+    pub fn begin(&mut self) -> io::Result<Body<&mut Self>> {
+        begin(self)
+    }
+
+    /// The same, for an answer that is the connection's last: dropped, it ends the connection.
+    pub fn into_last_answer(self) -> io::Result<Body<Self>> {
+        begin(self)
+    }
+
+    /// Sends a body of this length as it is read, and reads the answer. An answer that comes before all was sent
+    /// (a refusal) is read, too.
+    pub fn upload_from(&mut self, path: &str, length: u64, from: impl Read) -> io::Result<Answer> {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: ship\r\ncontent-type: application/octet-stream\r\n\
+             content-length: {length}\r\n\r\n"
+        );
+        self.send(head.as_bytes())?;
+        let mut from = from.take(length);
+        let mut piece = vec![0; PIECE];
+        loop {
+            let count = from.read(&mut piece)?;
+            if count == 0 {
+                break;
+            }
+            match self.send(&piece[..count]) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.answer()
+    }
+
+    /// Says that nothing more is sent.
+    pub fn end_of_sending(&self) -> io::Result<()> {
+        self.stream.get_ref().end_of_sending()
+    }
+
+    /// Bounds each read from here on.
+    pub fn read_timeout(&self, limit: Duration) -> io::Result<()> {
+        self.stream.get_ref().read_timeout(Some(limit))
+    }
+
+    /// The bare stream, for what is not HTTP. Nothing may be left of an answer.
+    pub fn into_stream(self) -> Box<dyn Stream> {
+        self.stream.into_inner()
+    }
+}
