@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::agent::error::Failure;
 use crate::files::Opened;
-use crate::files::pool::Pool;
+use crate::files::pool::{Disposed, Pool};
 
 /// Read and sent at once.
 const CHUNK: usize = 128 << 10;
@@ -31,7 +31,7 @@ pub(super) enum Body {
 
 /// Bytes of a file still to be sent.
 pub(super) struct FileRange {
-    file: Arc<Opened>,
+    file: Arc<Disposed<Opened>>,
     pool: Pool,
     offset: u64,
     left: u64,
@@ -39,7 +39,7 @@ pub(super) struct FileRange {
 }
 
 impl FileRange {
-    pub(super) fn new(file: Arc<Opened>, pool: Pool, offset: u64, length: u64) -> Self {
+    pub(super) fn new(file: Arc<Disposed<Opened>>, pool: Pool, offset: u64, length: u64) -> Self {
         Self { file, pool, offset, left: length, reading: None }
     }
 
@@ -51,7 +51,7 @@ impl FileRange {
         let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK);
         let reading = self.reading.get_or_insert_with(|| {
             // A thread is taken for one piece only: a slow reader holds none.
-            Box::pin(async move { pool.run(move || Ok(file.read_at(offset, count)?)).await })
+            Box::pin(async move { pool.go_on(move || Ok(file.get()?.read_at(offset, count)?)).await })
         });
         let read = match reading.as_mut().poll(context) {
             Poll::Pending => return Poll::Pending,

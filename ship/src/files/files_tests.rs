@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use bay_ship_api::http::{DeleteFileRequest, ListDirRequest, ReadFileRequest, WriteFileRequest};
+use bay_ship_api::http::{
+    DeleteFileRequest, ListDirRequest, ListDirResponse, ReadFileRequest, WriteFileRequest,
+};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -30,6 +32,10 @@ impl Fixture {
         self.files.read_file(&request).map(|answer| answer.content).map_err(|failure| failure.code)
     }
 
+    fn delete(&self, path: &str) -> Result<(), Failure> {
+        self.files.delete_file(&delete(path)).and_then(to_the_end)
+    }
+
     fn list(&self, path: &str, recursive: bool) -> Vec<String> {
         let mut all = Vec::new();
         let mut cursor = None;
@@ -41,7 +47,7 @@ impl Fixture {
                 limit: Some(2),
                 cursor: cursor.clone(),
             };
-            let page = self.files.list_dir(&request).unwrap();
+            let page = paged(self.files.list_dir(&request)).unwrap();
             assert!(page.entries.len() <= 2);
             all.extend(page.entries.into_iter().map(|entry| entry.path));
             cursor = page.next_cursor;
@@ -50,6 +56,20 @@ impl Fixture {
             }
         }
     }
+}
+
+fn paged(walk: Result<Walk, Failure>) -> Result<ListDirResponse, Failure> {
+    let mut walk = walk?;
+    loop {
+        if let Some(page) = walk.slice()? {
+            return Ok(page);
+        }
+    }
+}
+
+fn to_the_end(mut removal: Removal) -> Result<(), Failure> {
+    while removal.slice()?.is_none() {}
+    Ok(())
 }
 
 fn write(path: &str, content: &str) -> WriteFileRequest {
@@ -153,7 +173,7 @@ fn missing_things_say_so() {
     assert_eq!(f.read("none"), Err(Code::FileNotFound));
     assert_eq!(f.read("none/deeper"), Err(Code::FileNotFound));
     assert_eq!(f.read("file/deeper"), Err(Code::NotADirectory));
-    assert_eq!(f.files.delete_file(&delete("none")).unwrap_err().code, Code::FileNotFound);
+    assert_eq!(f.delete("none").unwrap_err().code, Code::FileNotFound);
 }
 
 #[test]
@@ -229,12 +249,12 @@ fn directories_go_with_all_that_is_in_them_and_links_alone() {
     fs::write(f.path("keep"), "x").unwrap();
     symlink("../keep", f.path("d/link")).unwrap();
     symlink("..", f.path("d/e/up")).unwrap();
-    f.files.delete_file(&delete("d")).unwrap();
+    f.delete("d").unwrap();
     assert!(!f.path("d").exists() && f.path("keep").exists());
     symlink("keep", f.path("l")).unwrap();
-    f.files.delete_file(&delete("l")).unwrap();
+    f.delete("l").unwrap();
     assert!(f.path("keep").exists());
-    assert_eq!(f.files.delete_file(&delete(".")).unwrap_err().code, Code::ValidationError);
+    assert_eq!(f.delete(".").unwrap_err().code, Code::ValidationError);
 }
 
 #[test]
@@ -245,7 +265,7 @@ fn a_very_deep_tree_is_deleted() {
         rustix::fs::mkdirat(&at, "d", Mode::from_raw_mode(0o755)).unwrap();
         at = rustix::fs::openat(&at, "d", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
     }
-    f.files.delete_file(&delete("d")).unwrap();
+    f.delete("d").unwrap();
     assert_eq!(fs::read_dir(f.dir.path()).unwrap().count(), 0);
 }
 
@@ -277,7 +297,7 @@ fn a_bad_cursor_or_limit_is_refused() {
     for bad in
         [request(Some(0), None), request(Some(1001), None), request(None, Some("%")), request(None, Some(""))]
     {
-        assert_eq!(f.files.list_dir(&bad).unwrap_err().code, Code::ValidationError);
+        assert_eq!(paged(f.files.list_dir(&bad)).unwrap_err().code, Code::ValidationError);
     }
 }
 
@@ -324,7 +344,7 @@ proptest! {
             prop_assert_eq!(answer.content, "inside");
         }
         let _ = files.write_file(&write(&wanted, "inside"));
-        let _ = files.delete_file(&delete(&wanted));
+        let _ = files.delete_file(&delete(&wanted)).and_then(to_the_end);
         prop_assert_eq!(fs::read_to_string(outer.path().join("a")).unwrap(), "outside");
         prop_assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 2);
     }

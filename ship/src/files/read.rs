@@ -12,7 +12,7 @@ use rustix::fs::{FileType, OFlags, Stat, fstat};
 use rustix::io::Errno;
 
 use super::resolve::{self, Parents, Place};
-use super::{Files, RelPath, etag, kind, not_regular};
+use super::{Files, RelPath, etag, kind, not_regular, size};
 use crate::agent::error::{Code, Failure};
 
 /// How text goes into JSON.
@@ -94,16 +94,7 @@ impl Files {
         let path = RelPath::parse("path", &request.path)?;
         let place = resolve::resolve(&self.root, &path, Parents::MustExist)?;
         let (fd, stat) = open_regular(&place, OFlags::RDONLY)?;
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        if size > MAX_FILE {
-            return Err(too_large(size));
-        }
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-        // It may grow while it is read.
-        File::from(fd).take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(too_large(bytes.len() as u64));
-        }
+        let bytes = read_whole(fd, &stat)?;
         let size = bytes.len() as u64;
         let chosen = lines(&bytes, request.offset, request.limit);
         let content = match encoding {
@@ -132,11 +123,25 @@ impl Files {
         let path = RelPath::parse("path", path)?;
         let place = resolve::resolve(&self.root, &path, Parents::MustExist)?;
         let (fd, stat) = open_regular(&place, OFlags::RDONLY)?;
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
         let text = path.text();
         let name = text.rsplit('/').next().unwrap_or("file").to_owned();
-        Ok(Opened { file: File::from(fd), size, etag: etag(&stat), name })
+        Ok(Opened { file: File::from(fd), size: size(&stat), etag: etag(&stat), name })
     }
+}
+
+/// All of a file within the bound, which it may pass while it is read. Its state was taken before: a change
+/// meanwhile makes the etag one that no longer matches, never one that matches what was not read.
+pub(super) fn read_whole(fd: OwnedFd, stat: &Stat) -> Result<Vec<u8>, Failure> {
+    let size = size(stat);
+    if size > MAX_FILE {
+        return Err(too_large(size));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    File::from(fd).take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(too_large(bytes.len() as u64));
+    }
+    Ok(bytes)
 }
 
 fn too_large(size: u64) -> Failure {

@@ -60,6 +60,11 @@ impl RelPath {
         Ok(Self(parts))
     }
 
+    /// Whether this is `other` or lies beneath it, by the names alone.
+    pub(super) fn is_within(&self, other: &Self) -> bool {
+        self.0.starts_with(&other.0)
+    }
+
     /// The root itself.
     pub(super) fn is_root(&self) -> bool {
         self.0.is_empty()
@@ -131,8 +136,8 @@ pub(super) fn resolve(root: &OwnedFd, path: &RelPath, parents: Parents) -> Resul
 }
 
 /// Follows `path` from `root`, but not a symbolic link at its end.
-pub(super) fn resolve_link(root: &OwnedFd, path: &RelPath) -> Result<Place, Failure> {
-    walk(root, path, Parents::MustExist, false)
+pub(super) fn resolve_link(root: &OwnedFd, path: &RelPath, parents: Parents) -> Result<Place, Failure> {
+    walk(root, path, parents, false)
 }
 
 fn walk(root: &OwnedFd, path: &RelPath, parents: Parents, follow_last: bool) -> Result<Place, Failure> {
