@@ -11,32 +11,32 @@ use tempfile::TempDir;
 
 use super::*;
 
-struct Fixture {
-    dir: TempDir,
-    files: Files,
+pub(super) struct Fixture {
+    pub(super) dir: TempDir,
+    pub(super) files: Files,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let files = Files::open_at(dir.path().to_str().unwrap()).unwrap();
         Self { dir, files }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }
 
-    fn read(&self, path: &str) -> Result<String, Code> {
+    pub(super) fn read(&self, path: &str) -> Result<String, Code> {
         let request = ReadFileRequest { path: path.into(), encoding: None, offset: None, limit: None };
         self.files.read_file(&request).map(|answer| answer.content).map_err(|failure| failure.code)
     }
 
-    fn delete(&self, path: &str) -> Result<(), Failure> {
+    pub(super) fn delete(&self, path: &str) -> Result<(), Failure> {
         self.files.delete_file(&delete(path)).and_then(to_the_end)
     }
 
-    fn list(&self, path: &str, recursive: bool) -> Vec<String> {
+    pub(super) fn list(&self, path: &str, recursive: bool) -> Vec<String> {
         let mut all = Vec::new();
         let mut cursor = None;
         loop {
@@ -58,7 +58,7 @@ impl Fixture {
     }
 }
 
-fn paged(walk: Result<Walk, Failure>) -> Result<ListDirResponse, Failure> {
+pub(super) fn paged(walk: Result<Walk, Failure>) -> Result<ListDirResponse, Failure> {
     let mut walk = walk?;
     loop {
         if let Some(page) = walk.slice()? {
@@ -72,7 +72,7 @@ fn to_the_end(mut removal: Removal) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write(path: &str, content: &str) -> WriteFileRequest {
+pub(super) fn write(path: &str, content: &str) -> WriteFileRequest {
     WriteFileRequest {
         path: path.into(),
         content: content.into(),
@@ -240,65 +240,6 @@ fn a_file_beyond_the_bound_is_refused_unread() {
     let f = Fixture::new();
     fs::File::create(f.path("big")).unwrap().set_len(bay_ship_api::http::MAX_FILE + 1).unwrap();
     assert_eq!(f.read("big"), Err(Code::PayloadTooLarge));
-}
-
-#[test]
-fn directories_go_with_all_that_is_in_them_and_links_alone() {
-    let f = Fixture::new();
-    fs::create_dir_all(f.path("d/e")).unwrap();
-    fs::write(f.path("keep"), "x").unwrap();
-    symlink("../keep", f.path("d/link")).unwrap();
-    symlink("..", f.path("d/e/up")).unwrap();
-    f.delete("d").unwrap();
-    assert!(!f.path("d").exists() && f.path("keep").exists());
-    symlink("keep", f.path("l")).unwrap();
-    f.delete("l").unwrap();
-    assert!(f.path("keep").exists());
-    assert_eq!(f.delete(".").unwrap_err().code, Code::ValidationError);
-}
-
-#[test]
-fn a_very_deep_tree_is_deleted() {
-    let f = Fixture::new();
-    let mut at = rustix::fs::open(f.dir.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    for _ in 0..600 {
-        rustix::fs::mkdirat(&at, "d", Mode::from_raw_mode(0o755)).unwrap();
-        at = rustix::fs::openat(&at, "d", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    }
-    f.delete("d").unwrap();
-    assert_eq!(fs::read_dir(f.dir.path()).unwrap().count(), 0);
-}
-
-#[test]
-fn listings_put_directories_first_and_page_through_everything_once() {
-    let f = Fixture::new();
-    for dir in ["z", "m/n", ".hidden"] {
-        fs::create_dir_all(f.path(dir)).unwrap();
-    }
-    for file in ["a", "b", "c", "m/x", ".secret", ".hidden/x"] {
-        fs::write(f.path(file), "").unwrap();
-    }
-    symlink("m", f.path("link")).unwrap();
-    assert_eq!(f.list(".", false), ["m", "z", "a", "b", "c", "link"]);
-    assert_eq!(f.list(".", true), ["m", "m/n", "z", "a", "b", "c", "link", "m/x"]);
-    assert_eq!(f.list("m", false), ["m/n", "m/x"]);
-}
-
-#[test]
-fn a_bad_cursor_or_limit_is_refused() {
-    let f = Fixture::new();
-    let request = |limit, cursor: Option<&str>| ListDirRequest {
-        path: ".".into(),
-        recursive: false,
-        hidden: false,
-        limit,
-        cursor: cursor.map(str::to_owned),
-    };
-    for bad in
-        [request(Some(0), None), request(Some(1001), None), request(None, Some("%")), request(None, Some(""))]
-    {
-        assert_eq!(paged(f.files.list_dir(&bad)).unwrap_err().code, Code::ValidationError);
-    }
 }
 
 #[test]

@@ -110,3 +110,10 @@ fn not_regular(stat: &Stat) -> Failure {
 #[cfg(test)]
 #[path = "files_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "change_tests.rs"]
+mod change_tests;
+#[cfg(test)]
+#[path = "list_tests.rs"]
+mod list_tests;
