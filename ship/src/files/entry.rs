@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bay_ship_api::http::{Entry, StatRequest, StatResponse};
-use rustix::fs::{FileType, Stat, readlinkat};
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::resolve::{self, Parents};
 use super::{Files, RelPath, etag, kind, size};
-use crate::agent::error::{Code, Failure};
+use crate::agent::error::Failure;
 use crate::text::rfc3339;
 
 impl Files {
@@ -19,15 +19,9 @@ impl Files {
         let place = resolve::resolve_link(&self.root, &path, Parents::MustExist)?;
         let stat = place.stat()?.ok_or(Errno::NOENT)?;
         let target = match kind(&stat) {
-            FileType::Symlink => Some(
-                readlinkat(place.directory(), place.name(), Vec::new())
-                    .map_err(|error| match error {
-                        Errno::INVAL => Failure::new(Code::Conflict, "the link was exchanged meanwhile"),
-                        other => other.into(),
-                    })?
-                    .to_string_lossy()
-                    .into_owned(),
-            ),
+            FileType::Symlink => {
+                Some(resolve::read_link(place.directory(), place.name())?.to_string_lossy().into_owned())
+            }
             _ => None,
         };
         Ok(StatResponse { entry: entry(path.text(), &stat), etag: etag(&stat), target })

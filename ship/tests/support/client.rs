@@ -136,3 +136,42 @@ impl Client {
         self.stream.get_mut().write_all(request).unwrap();
     }
 }
+
+impl Client {
+    /// Sends `size` bytes of `body`, repeated, to `path` with its query.
+    pub fn upload(&mut self, path: &str, body: &[u8], size: usize) -> Answer {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: ship\r\ncontent-type: application/octet-stream\r\ncontent-length: {size}\r\n\r\n"
+        );
+        self.stream.get_mut().write_all(head.as_bytes()).unwrap();
+        let mut left = size;
+        while left > 0 {
+            let piece = &body[..body.len().min(left)];
+            self.stream.get_mut().write_all(piece).unwrap();
+            left -= piece.len();
+        }
+        self.answer().unwrap()
+    }
+
+    /// Takes a download as it comes; what `each` does not keep is gone. Its length.
+    pub fn download(&mut self, path: &str, mut each: impl FnMut(&[u8])) -> u64 {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: ship\r\n\r\n");
+        self.stream.get_mut().write_all(request.as_bytes()).unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(self.stream.read_line(&mut head).unwrap(), 0);
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        let length: u64 = length.parse().unwrap();
+        let mut left = length;
+        let mut buffer = vec![0; 256 << 10];
+        while left > 0 {
+            let most = buffer.len().min(usize::try_from(left).unwrap());
+            let got = self.stream.read(&mut buffer[..most]).unwrap();
+            assert_ne!(got, 0, "cut off");
+            each(&buffer[..got]);
+            left -= got as u64;
+        }
+        length
+    }
+}

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use bay_ship_api::http::MAX_UPLOAD;
 use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -17,7 +18,6 @@ use crate::agent::error::{Code, Failure};
 use crate::agent::http::{Answer, Query, ok};
 use crate::files::pool::{Disposed, Pool};
 use crate::files::upload::{Upload, UploadRequest, too_large};
-use bay_ship_api::http::MAX_UPLOAD;
 
 /// Written at once: a thread is asked for once a piece.
 const PIECE: usize = 256 << 10;
@@ -28,8 +28,23 @@ static PLACES: Semaphore = Semaphore::const_new(8);
 /// How long they wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long what is left of a refused body is read and thrown away, so that its sender gets to the answer: closing
+/// a TCP connection with unread bytes would take the answer along.
+const LINGER: Duration = Duration::from_secs(10);
+
 pub(in crate::agent) async fn upload(ship: &Ship, request: Request<Incoming>) -> Answer {
-    let query = Query::of(&request)?;
+    let (parts, mut body) = request.into_parts();
+    // Who waits to be asked for the body has not sent any.
+    let sends = !parts.headers.contains_key(header::EXPECT);
+    let answer = take(ship, &Request::from_parts(parts, ()), &mut body).await;
+    if answer.is_err() && sends {
+        tokio::spawn(timeout(LINGER, async move { while let Some(Ok(_)) = body.frame().await {} }));
+    }
+    answer
+}
+
+async fn take(ship: &Ship, request: &Request<()>, body: &mut Incoming) -> Answer {
+    let query = Query::of(request)?;
     let wanted = UploadRequest {
         path: query.required("path")?.to_owned(),
         mode: query.number("mode")?,
@@ -51,7 +66,7 @@ pub(in crate::agent) async fn upload(ship: &Ship, request: Request<Incoming>) ->
     let files = ship.files.clone();
     let upload = ship.pool.run(move || files.begin_upload(wanted)).await?;
     let upload = Disposed::new(upload, ship.pool.clone());
-    let upload = receive(&ship.pool, upload, request.into_body()).await?;
+    let upload = receive(&ship.pool, upload, body).await?;
     ok(&ship.pool.go_on(move || upload.into_inner()?.finish()).await?)
 }
 
@@ -59,9 +74,9 @@ pub(in crate::agent) async fn upload(ship: &Ship, request: Request<Incoming>) ->
 async fn receive(
     pool: &Pool,
     mut upload: Disposed<Upload>,
-    mut body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Disposed<Upload>, Failure> {
-    let mut piece = collect(&mut body, Vec::with_capacity(PIECE)).await?;
+    let mut piece = collect(body, Vec::with_capacity(PIECE)).await?;
     let mut spare = Vec::with_capacity(PIECE);
     while !piece.is_empty() {
         let write = pool.go_on(move || {
@@ -69,7 +84,7 @@ async fn receive(
             piece.clear();
             Ok((upload, piece))
         });
-        let (written, next) = tokio::join!(write, collect(&mut body, spare));
+        let (written, next) = tokio::join!(write, collect(body, spare));
         (upload, spare) = written?;
         piece = next?;
     }
