@@ -325,3 +325,47 @@ fn nothing_outside_is_touched_while_user_code_exchanges_directories_for_links() 
         }
     });
 }
+
+/// Not a check but a measurement, for `BAY_TEST_SHIP` and a quiet machine: `cargo nextest run --run-ignored only
+/// --no-capture -E 'test(how_fast)'`. Each figure is the best of three, in MB/s, taken in turns.
+#[test]
+#[ignore = "a measurement: writes ten gigabytes"]
+fn how_fast_files_come_and_go() {
+    const SIZE: usize = 1 << 30;
+    let source = std::path::PathBuf::from("/dev/shm/bay-files-source");
+    let mut block = vec![0; 1 << 20];
+    getrandom::fill(&mut block).unwrap();
+    fs::write(&source, block.repeat(SIZE >> 20)).unwrap();
+    let container = Container::new(isolations()[0]);
+    let workspace = container.setup.workspace();
+    let run = |command: &str| {
+        let status = std::process::Command::new("/bin/sh").arg("-ec").arg(command).status().unwrap();
+        assert!(status.success(), "{command}");
+    };
+    let mut best = BTreeMap::<&str, f64>::new();
+    let mut timed = |what: &'static str, call: &mut dyn FnMut()| {
+        let began = std::time::Instant::now();
+        call();
+        let speed = SIZE as f64 / 1e6 / began.elapsed().as_secs_f64();
+        eprintln!("{what}: {speed:.0} MB/s");
+        let known = best.entry(what).or_default();
+        *known = known.max(speed);
+    };
+    let before = container.kib(container.agent(), "VmHWM");
+    for _ in 0..3 {
+        let at = workspace.display();
+        timed("cp + sync FILE", &mut || run(&format!("cp {} {at}/copy && sync {at}/copy", source.display())));
+        run(&format!("rm {at}/copy"));
+        timed("upload", &mut || {
+            container.client().upload("/fs/upload?path=big", &block, SIZE).result().unwrap();
+        });
+        timed("cat | cat", &mut || run(&format!("cat {at}/big | cat > /dev/null")));
+        timed("cat > /dev/null", &mut || run(&format!("cat {at}/big > /dev/null")));
+        timed("download", &mut || {
+            container.client().download("/fs/download?path=big", |_| {});
+        });
+        run(&format!("rm {at}/big"));
+    }
+    fs::remove_file(source).unwrap();
+    eprintln!("{best:#?}\nagent at most {} KiB, {before} before", container.kib(container.agent(), "VmHWM"));
+}

@@ -1,7 +1,7 @@
 //! Reading files, whole, by lines, or in pieces for a download.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{IoSliceMut, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bay_ship_api::http::{MAX_FILE, ReadFileRequest, ReadFileResponse};
 use rustix::fs::{FileType, OFlags, Stat, fstat};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::resolve::{self, Parents, Place};
 use super::{Files, RelPath, etag, kind, not_regular, size};
@@ -49,20 +49,24 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// At most `count` bytes from `offset`; fewer at the end of the file.
-    pub(crate) fn read_at(&self, offset: u64, count: usize) -> std::io::Result<Vec<u8>> {
-        let mut bytes = vec![0; count];
+    /// Fills `buffer` from `offset`, less at the end of the file.
+    pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
         let mut have = 0;
-        while have < count {
-            match self.file.read_at(&mut bytes[have..], offset + have as u64) {
+        while have < buffer.len() {
+            match self.file.read_at(&mut buffer[have..], offset + have as u64) {
                 Ok(0) => break,
                 Ok(more) => have += more,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        bytes.truncate(have);
-        Ok(bytes)
+        Ok(have)
+    }
+
+    /// What of it is in memory already, without waiting for a disk: none where that cannot be told.
+    pub(crate) fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> usize {
+        let mut parts = [IoSliceMut::new(buffer)];
+        preadv2(&self.file, &mut parts, offset, ReadWriteFlags::NOWAIT).unwrap_or(0)
     }
 }
 
