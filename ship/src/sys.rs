@@ -4,7 +4,7 @@
 
 use std::ffi::{CString, c_char, c_int, c_ulong};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
 
@@ -186,5 +186,16 @@ pub(crate) fn ignore_broken_pipes() {
     // SAFETY: SIG_IGN is a valid disposition for SIGPIPE.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+    }
+}
+
+/// Asks the kernel to begin writing a range of a file to its disk, without waiting. Only a hint: where a file system
+/// does not take it, a later fsync does all the work.
+#[expect(unsafe_code, reason = "sync_file_range has no safe form")]
+pub(crate) fn start_writeback(file: BorrowedFd<'_>, offset: u64, length: u64) {
+    let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else { return };
+    // SAFETY: the descriptor is open for the call, and the kernel takes plain numbers with it.
+    unsafe {
+        libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE);
     }
 }

@@ -29,14 +29,39 @@ fn post(path: &str, id: &str, accept: &str, body: &Value) -> String {
     )
 }
 
-fn stream(container: &Container, path: &str, id: &str, body: &Value) -> Events {
-    container.client().events(&post(path, id, "text/event-stream", body))
+/// One event, its number read.
+#[derive(Debug, Clone, PartialEq)]
+struct Event {
+    id: Option<u64>,
+    name: String,
+    data: Value,
 }
 
-fn resume(container: &Container, id: &str, last: u64) -> Events {
+/// The events of a connection of their own, which ends with them.
+fn follow(container: &Container, request: &str) -> impl Iterator<Item = Event> + use<> {
+    let mut client = container.client();
+    client.send(request.as_bytes()).unwrap();
+    let body = client.into_last_answer().unwrap();
+    assert_eq!((body.status, field(&body.head, "content-type").as_deref()), (200, Some("text/event-stream")));
+    events::Events::new(body, 2 * PATIENCE).map(|event| {
+        let events::Event { id, name, data } = event.unwrap();
+        Event { id: id.map(|id| id.parse().unwrap()), name, data }
+    })
+}
+
+fn stream(
+    container: &Container,
+    path: &str,
+    id: &str,
+    body: &Value,
+) -> impl Iterator<Item = Event> + use<> {
+    follow(container, &post(path, id, "text/event-stream", body))
+}
+
+fn resume(container: &Container, id: &str, last: u64) -> impl Iterator<Item = Event> + use<> {
     let request =
         format!("GET /executions/{id}/events HTTP/1.1\r\nhost: ship\r\nlast-event-id: {last}\r\n\r\n");
-    container.client().events(&request)
+    follow(container, &request)
 }
 
 fn text(events: &[Event], name: &str) -> String {

@@ -2,15 +2,17 @@
 //!
 //! Paths are relative to `/workspace` and already normalised by Bay; Ship checks them again.
 
+mod files;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use files::*;
+
 /// Most bytes of stdout, and of stderr, that an answer carries inline.
 pub const MAX_INLINE_OUTPUT: usize = 1 << 20;
-/// The largest file that `read_file` and `write_file` carry.
-pub const MAX_FILE: u64 = 8 << 20;
 
 /// An error answer: `{"error": {...}}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -233,127 +235,4 @@ pub struct PythonErrorDetail {
     pub value: String,
     /// Lines without colours.
     pub traceback: Vec<String>,
-}
-
-/// `POST /fs/read_file`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReadFileRequest {
-    /// Relative path.
-    pub path: String,
-    /// `utf-8` (default) or `base64`.
-    #[serde(default)]
-    pub encoding: Option<String>,
-    /// First line, from 1.
-    #[serde(default)]
-    pub offset: Option<u64>,
-    /// Number of lines.
-    #[serde(default)]
-    pub limit: Option<u64>,
-}
-
-/// Answer of `POST /fs/read_file`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReadFileResponse {
-    /// In `encoding`.
-    pub content: String,
-    /// As asked.
-    pub path: String,
-    /// Size of the whole file in bytes.
-    pub size: u64,
-    /// `utf-8` or `base64`.
-    pub encoding: String,
-    /// Changes with the content.
-    pub etag: String,
-}
-
-/// `POST /fs/write_file`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct WriteFileRequest {
-    /// Relative path; parents are made.
-    pub path: String,
-    /// In `encoding`.
-    pub content: String,
-    /// `utf-8` (default) or `base64`.
-    #[serde(default)]
-    pub encoding: Option<String>,
-    /// Permission bits, masked with 0777.
-    #[serde(default)]
-    pub mode: Option<u32>,
-    /// Append to what is there.
-    #[serde(default)]
-    pub append: bool,
-    /// With `append`: refuse unless the file has this size now.
-    #[serde(default)]
-    pub expected_size: Option<u64>,
-    /// Refuse unless the file has this etag now; `*`: unless it exists.
-    #[serde(default)]
-    pub if_match: Option<String>,
-}
-
-/// Answer of `POST /fs/write_file`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct WriteFileResponse {
-    /// `ok`.
-    pub status: String,
-    /// As asked.
-    pub path: String,
-    /// Bytes in the file now.
-    pub size: u64,
-    /// Of the new content.
-    pub etag: String,
-}
-
-/// `POST /fs/delete_file`; answered with `{"status": "ok"}`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DeleteFileRequest {
-    /// Relative path; directories go recursively, `.` is refused.
-    pub path: String,
-}
-
-/// `POST /fs/list_dir`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ListDirRequest {
-    /// Relative path.
-    pub path: String,
-    /// Into subdirectories.
-    #[serde(default)]
-    pub recursive: bool,
-    /// Names that start with a dot, too.
-    #[serde(default)]
-    pub hidden: bool,
-    /// Most entries, 1..=1000.
-    #[serde(default)]
-    pub limit: Option<u32>,
-    /// From the page before.
-    #[serde(default)]
-    pub cursor: Option<String>,
-}
-
-/// Answer of `POST /fs/list_dir`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ListDirResponse {
-    /// Directories first, then by name.
-    pub entries: Vec<Entry>,
-    /// There is more than this page.
-    pub truncated: bool,
-    /// For the next page.
-    pub next_cursor: Option<String>,
-}
-
-/// One entry of a directory.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Entry {
-    /// Last part of the path.
-    pub name: String,
-    /// Relative to `/workspace`.
-    pub path: String,
-    /// `file`, `directory`, `symlink` or `other`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Bytes.
-    pub size: u64,
-    /// RFC 3339, UTC, milliseconds.
-    pub modified_at: Option<String>,
-    /// Octal permission bits, for instance `0644`.
-    pub mode: String,
 }

@@ -5,18 +5,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use crate::agent::error::Failure;
 use crate::files::Opened;
-use crate::files::pool::Pool;
+use crate::files::pool::{Disposed, Pool};
 
 /// Read and sent at once.
 const CHUNK: usize = 128 << 10;
 
-type Reading = Pin<Box<dyn Future<Output = Result<Vec<u8>, Failure>> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = Result<BytesMut, Failure>> + Send>>;
 
 /// The body of an answer.
 pub(super) enum Body {
@@ -31,28 +31,48 @@ pub(super) enum Body {
 
 /// Bytes of a file still to be sent.
 pub(super) struct FileRange {
-    file: Arc<Opened>,
+    file: Arc<Disposed<Opened>>,
     pool: Pool,
     offset: u64,
     left: u64,
     reading: Option<Reading>,
+    /// Used again once a piece is sent.
+    buffer: BytesMut,
 }
 
 impl FileRange {
-    pub(super) fn new(file: Arc<Opened>, pool: Pool, offset: u64, length: u64) -> Self {
-        Self { file, pool, offset, left: length, reading: None }
+    pub(super) fn new(file: Arc<Disposed<Opened>>, pool: Pool, offset: u64, length: u64) -> Self {
+        Self { file, pool, offset, left: length, reading: None, buffer: BytesMut::new() }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        let (file, pool, offset) = (Arc::clone(&self.file), self.pool.clone(), self.offset);
-        let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK);
-        let reading = self.reading.get_or_insert_with(|| {
-            // A thread is taken for one piece only: a slow reader holds none.
-            Box::pin(async move { pool.run(move || Ok(file.read_at(offset, count)?)).await })
-        });
+        let reading = match &mut self.reading {
+            Some(reading) => reading,
+            None => {
+                let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK);
+                let mut buffer = std::mem::take(&mut self.buffer);
+                buffer.resize(most, 0);
+                // What the kernel has in memory is read here and now; for the rest a thread waits, for one piece
+                // only: a slow reader holds none.
+                let cached = self.file.get().map_or(0, |file| file.read_cached(self.offset, &mut buffer));
+                if cached > 0 {
+                    buffer.truncate(cached);
+                    return Poll::Ready(Some(Ok(self.sent(buffer))));
+                }
+                let (file, pool, offset) = (Arc::clone(&self.file), self.pool.clone(), self.offset);
+                self.reading.insert(Box::pin(async move {
+                    let read = move || {
+                        let have = file.get()?.read_at(offset, &mut buffer)?;
+                        buffer.truncate(have);
+                        Ok(buffer)
+                    };
+                    pool.go_on(read).await
+                }))
+            }
+        };
         let read = match reading.as_mut().poll(context) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(read) => read,
@@ -61,13 +81,18 @@ impl FileRange {
         Poll::Ready(Some(match read {
             // A file that became shorter: the promised length cannot be kept, so the connection must break.
             Ok(bytes) if bytes.is_empty() => Err(Cut),
-            Ok(bytes) => {
-                self.offset += bytes.len() as u64;
-                self.left -= bytes.len() as u64;
-                Ok(Frame::data(bytes.into()))
-            }
+            Ok(bytes) => Ok(self.sent(bytes)),
             Err(_) => Err(Cut),
         }))
+    }
+
+    /// The next piece, as it goes out.
+    fn sent(&mut self, mut bytes: BytesMut) -> Frame<Bytes> {
+        self.offset += bytes.len() as u64;
+        self.left -= bytes.len() as u64;
+        let piece = bytes.split().freeze();
+        self.buffer = bytes;
+        Frame::data(piece)
     }
 }
 

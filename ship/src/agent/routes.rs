@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Ship;
 use super::body::Body;
 use super::error::{Code, Failure};
-use super::handlers::{executions, files, python, shell};
+use super::handlers::{executions, files, python, shell, upload};
 use super::http::{Answer, json_response, ok};
 use super::meta::{capabilities, meta};
 
@@ -60,6 +60,12 @@ pub(super) static ROUTES: &[Route] = &[
     route!("POST" "/fs/write_file", "filesystem" "write_file", |s, r, _| Box::pin(files::write(s, r))),
     route!("POST" "/fs/delete_file", "filesystem" "delete_file", |s, r, _| Box::pin(files::delete(s, r))),
     route!("POST" "/fs/list_dir", "filesystem" "list_dir", |s, r, _| Box::pin(files::list(s, r))),
+    route!("POST" "/fs/create_file", "filesystem" "create_file", |s, r, _| Box::pin(files::create(s, r))),
+    route!("POST" "/fs/edit_file", "filesystem" "edit_file", |s, r, _| Box::pin(files::edit(s, r))),
+    route!("POST" "/fs/make_dir", "filesystem" "make_dir", |s, r, _| Box::pin(files::make_dir(s, r))),
+    route!("POST" "/fs/move", "filesystem" "move", |s, r, _| Box::pin(files::rename(s, r))),
+    route!("POST" "/fs/stat", "filesystem" "stat", |s, r, _| Box::pin(files::stat(s, r))),
+    route!("POST" "/fs/upload", "filesystem" "upload", |s, r, _| Box::pin(upload::upload(s, r))),
     route!("GET" "/fs/download", "filesystem" "download", |s, r, _| Box::pin(files::download(s, r))),
     route!("POST" "/shell/exec", "shell" "exec", |s, r, _| Box::pin(shell::exec(s, r))),
     route!("POST" "/ipython/exec", "python" "exec", |s, r, _| Box::pin(python::exec(s, r))),

@@ -1,49 +1,61 @@
 //! Listing directories a page at a time, in an order that a cursor can name.
 //!
-//! Each page is one walk that keeps only the smallest entries after the cursor, so a directory of any size costs
-//! one page of memory.
+//! Each page is one walk that keeps only the smallest entries after the cursor, so that a directory of any size
+//! costs one page of memory. Only what may be shown is asked about (`stat`); a subtree that cannot hold anything
+//! for the page is not entered. A walk is done in slices: however long it takes, other operations go on.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::ffi::CString;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bay_ship_api::http::{Entry, ListDirRequest, ListDirResponse};
+use bay_ship_api::http::{ListDirRequest, ListDirResponse};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
 
+use super::entry::entry;
+use super::pool::SLICE;
 use super::resolve::{self, Parents};
-use super::{Files, RelPath, is_dir, kind};
+use super::staging::is_passing_name;
+use super::{Files, RelPath, is_dir};
 use crate::agent::error::{Code, Failure};
-use crate::text::rfc3339;
 
 const DEFAULT_LIMIT: u32 = 1000;
 const MAX_LIMIT: u32 = 1000;
-/// Entries looked at for one page, and directories open at once; past either the listing says it is incomplete.
-const MAX_LOOKED_AT: usize = 200_000;
+/// Directories one walk holds open. What is deeper is not entered, and the listing says that it is incomplete.
 const MAX_DEPTH: usize = 64;
-/// Time for one page.
-const MAX_TIME: Duration = Duration::from_secs(10);
+/// Time for one page, its waits for a thread included: user code can make trees without end.
+const MAX_TIME: Duration = Duration::from_secs(20);
+/// Entries between two looks at the clock.
+const CLOCK: u32 = 256;
 
-/// Order of a listing: directories first, then by path.
-type Key = (bool, String);
+/// Order of a listing: directories first, then by path, byte by byte.
+type Key = (bool, Vec<u8>);
 
 /// A walk under way.
-struct Walk {
+pub(crate) struct Walk {
     hidden: bool,
     recursive: bool,
     after: Option<Key>,
-    keep: usize,
+    limit: usize,
+    /// The smallest keys after `after`, one more than `limit` of them.
     kept: BTreeMap<Key, Stat>,
-    looked_at: usize,
+    open: Vec<Level>,
     until: Instant,
     incomplete: bool,
 }
 
+/// A directory that is being read.
+struct Level {
+    entries: Dir,
+    /// Its path, with a slash at its end; empty for the workspace.
+    path: Vec<u8>,
+}
+
 impl Files {
-    /// `POST /fs/list_dir`.
-    pub(crate) fn list_dir(&self, request: &ListDirRequest) -> Result<ListDirResponse, Failure> {
+    /// `POST /fs/list_dir`, to be carried on with [`Walk::slice`].
+    pub(crate) fn list_dir(&self, request: &ListDirRequest) -> Result<Walk, Failure> {
         let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
             return Err(Failure::field("limit", format!("must be from 1 to {MAX_LIMIT}")));
@@ -56,142 +68,156 @@ impl Files {
         if !is_dir(&stat) {
             return Err(Failure::new(Code::NotADirectory, "this is not a directory"));
         }
-        let directory = place.open(OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let mut walk = Walk {
+        let top = place.open(OFlags::RDONLY | OFlags::DIRECTORY)?;
+        Ok(Walk {
+            open: vec![Level {
+                entries: Dir::new(top)?,
+                path: if path.is_root() { Vec::new() } else { (path.text() + "/").into_bytes() },
+            }],
             hidden: request.hidden,
             recursive: request.recursive,
             after,
-            keep: limit as usize + 1,
+            limit: limit as usize,
             kept: BTreeMap::new(),
-            looked_at: 0,
             until: Instant::now() + MAX_TIME,
             incomplete: false,
-        };
-        let prefix = if path.is_root() { String::new() } else { path.text() + "/" };
-        walk.directory(&directory, &prefix, 1)?;
-        Ok(walk.page(limit as usize))
+        })
     }
 }
 
 impl Walk {
-    fn directory(&mut self, directory: &OwnedFd, prefix: &str, depth: usize) -> Result<(), Failure> {
-        for entry in Dir::read_from(directory)? {
-            let entry = entry?;
-            let raw = entry.file_name().to_bytes();
-            if matches!(raw, b"." | b"..") || (!self.hidden && raw.starts_with(b".")) {
-                continue;
+    /// Goes on for a moment; the page once it is complete.
+    pub(crate) fn slice(&mut self) -> Result<Option<ListDirResponse>, Failure> {
+        let end = Instant::now() + SLICE;
+        let mut count: u32 = 0;
+        while let Some(level) = self.open.last_mut() {
+            count += 1;
+            if count.is_multiple_of(CLOCK) {
+                let now = Instant::now();
+                if now > self.until {
+                    self.incomplete = true;
+                    break;
+                }
+                if now > end {
+                    return Ok(None);
+                }
             }
-            self.looked_at += 1;
-            let late = self.looked_at.is_multiple_of(1024) && Instant::now() > self.until;
-            if self.looked_at > MAX_LOOKED_AT || late {
-                self.incomplete = true;
-                return Ok(());
+            match level.entries.read() {
+                None => drop(self.open.pop()),
+                Some(entry) => self.entry(&entry?)?,
             }
-            // A name that is not UTF-8 cannot be named in JSON: it is shown, with its odd bytes replaced.
-            let path = format!("{prefix}{}", String::from_utf8_lossy(raw));
-            let directory_entry = match entry.file_type() {
-                FileType::Unknown => None,
-                known => Some(known == FileType::Directory),
-            };
-            let descend = self.recursive && directory_entry != Some(false);
-            if let Some(is_directory) = directory_entry
-                && !self.wants(&(!is_directory, path.clone()))
-                && !descend
-            {
-                continue;
-            }
-            let stat = match statat(directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+        }
+        Ok(Some(self.page()))
+    }
+
+    fn entry(&mut self, entry: &rustix::fs::DirEntry) -> Result<(), Failure> {
+        let name = entry.file_name();
+        let raw = name.to_bytes();
+        let skipped = matches!(raw, b"." | b"..") || is_passing_name(raw);
+        if skipped || (!self.hidden && raw.starts_with(b".")) {
+            return Ok(());
+        }
+        let Some(level) = self.open.last() else { return Ok(()) };
+        let path = [&level.path, raw].concat();
+        let known = match entry.file_type() {
+            FileType::Unknown => None,
+            known => Some(known == FileType::Directory),
+        };
+        let wanted = known.is_none_or(|directory| self.wants(&(!directory, &path)));
+        let mut directory = known == Some(true);
+        if wanted {
+            let stat = match statat(level.entries.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
-                Err(Errno::NOENT | Errno::ACCESS) => continue,
+                Err(Errno::NOENT | Errno::ACCESS) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            let is_directory = is_dir(&stat);
-            self.offer((!is_directory, path.clone()), stat);
-            if self.recursive && is_directory {
-                self.enter(directory, entry.file_name(), &path, depth)?;
-            }
+            directory = is_dir(&stat);
+            self.keep((!directory, path.clone()), stat);
+        }
+        let inner = [&path[..], b"/"].concat();
+        if self.recursive && directory && self.may_hold(&inner) {
+            self.enter(name.to_owned(), inner)?;
         }
         Ok(())
     }
 
-    fn enter(
-        &mut self,
-        at: &OwnedFd,
-        name: &std::ffi::CStr,
-        path: &str,
-        depth: usize,
-    ) -> Result<(), Failure> {
-        if depth >= MAX_DEPTH {
+    fn enter(&mut self, name: CString, path: Vec<u8>) -> Result<(), Failure> {
+        if self.open.len() >= MAX_DEPTH {
             self.incomplete = true;
             return Ok(());
         }
+        let Some(level) = self.open.last() else { return Ok(()) };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match openat(at.as_fd(), name, flags, Mode::empty()) {
-            Ok(inner) => self.directory(&inner, &format!("{path}/"), depth + 1),
+        match openat(level.entries.fd()?, &name, flags, Mode::empty()) {
+            Ok(inner) => self.open.push(Level { entries: Dir::new(inner)?, path }),
             // Gone, exchanged, or closed to the user: it is listed, and what is in it is not.
-            Err(Errno::NOENT | Errno::ACCESS | Errno::LOOP | Errno::NOTDIR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(Errno::NOENT | Errno::ACCESS | Errno::LOOP | Errno::NOTDIR) => {}
+            Err(error) => return Err(error.into()),
         }
+        Ok(())
     }
 
-    fn wants(&self, key: &Key) -> bool {
-        self.after.as_ref().is_none_or(|after| key > after)
-            && (self.kept.len() < self.keep || self.kept.last_key_value().is_some_and(|(last, _)| key < last))
+    /// Whether a subtree, given as its path with a slash, may hold something for this page.
+    fn may_hold(&self, inner: &[u8]) -> bool {
+        // The first path after all that start with `inner`: `0` follows `/`.
+        let mut past = inner.to_vec();
+        past.pop();
+        past.push(b'/' + 1);
+        [false, true].into_iter().any(|file| {
+            let reached = self.after.as_ref().is_none_or(|after| (file, &past) > (after.0, &after.1));
+            reached && (!self.full() || self.last().is_none_or(|last| (file, inner) < (last.0, &last.1[..])))
+        })
     }
 
-    fn offer(&mut self, key: Key, stat: Stat) {
-        if self.wants(&key) {
+    fn full(&self) -> bool {
+        self.kept.len() > self.limit
+    }
+
+    fn last(&self) -> Option<&Key> {
+        self.kept.last_key_value().map(|(key, _)| key)
+    }
+
+    fn wants(&self, key: &(bool, &Vec<u8>)) -> bool {
+        self.after.as_ref().is_none_or(|after| *key > (after.0, &after.1))
+            && (!self.full() || self.last().is_none_or(|last| *key < (last.0, &last.1)))
+    }
+
+    fn keep(&mut self, key: Key, stat: Stat) {
+        if self.wants(&(key.0, &key.1)) {
             self.kept.insert(key, stat);
-            if self.kept.len() > self.keep {
+            if self.kept.len() > self.limit + 1 {
                 self.kept.pop_last();
             }
         }
     }
 
-    fn page(self, limit: usize) -> ListDirResponse {
-        let more = self.kept.len() > limit;
-        let next_cursor = more.then(|| self.kept.keys().nth(limit - 1).map(write_cursor)).flatten();
-        let entries = self.kept.into_iter().take(limit).map(|((_, path), stat)| entry(path, &stat)).collect();
+    /// The page, from what was kept.
+    fn page(&mut self) -> ListDirResponse {
+        let kept = std::mem::take(&mut self.kept);
+        // After a walk that was cut short a cursor would silently skip what the walk never came to.
+        let more = kept.len() > self.limit && self.open.is_empty();
+        let next_cursor = more.then(|| kept.keys().nth(self.limit - 1).map(write_cursor)).flatten();
+        // A name that is not UTF-8 cannot be named in JSON: it is shown with its odd bytes replaced.
+        let shown = kept.into_iter().take(self.limit);
+        let entries = shown
+            .map(|((_, path), stat)| entry(String::from_utf8_lossy(&path).into_owned(), &stat))
+            .collect();
         ListDirResponse { entries, truncated: more || self.incomplete, next_cursor }
     }
-}
-
-fn entry(path: String, stat: &Stat) -> Entry {
-    let kind = match kind(stat) {
-        FileType::RegularFile => "file",
-        FileType::Directory => "directory",
-        FileType::Symlink => "symlink",
-        _ => "other",
-    };
-    Entry {
-        name: path.rsplit('/').next().unwrap_or_default().to_owned(),
-        path,
-        kind: kind.to_owned(),
-        size: u64::try_from(stat.st_size).unwrap_or(0),
-        modified_at: modified(stat).map(rfc3339),
-        mode: format!("{:04o}", stat.st_mode & 0o7777),
-    }
-}
-
-fn modified(stat: &Stat) -> Option<SystemTime> {
-    let seconds = u64::try_from(stat.st_mtime).ok()?;
-    let nanos = u32::try_from(stat.st_mtime_nsec).ok()?;
-    UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
 }
 
 /// A cursor is the key of the last entry shown: stable when entries come and go.
 fn write_cursor(key: &Key) -> String {
     let (file, path) = key;
-    URL_SAFE_NO_PAD.encode(format!("{}{path}", if *file { 'f' } else { 'd' }))
+    URL_SAFE_NO_PAD.encode([if *file { b"f" } else { b"d" }, &path[..]].concat())
 }
 
 fn read_cursor(cursor: &str) -> Result<Key, Failure> {
     let bad = || Failure::field("cursor", "not a cursor of this listing");
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| bad())?;
-    let text = String::from_utf8(bytes).map_err(|_| bad())?;
-    match text.split_at_checked(1) {
-        Some(("f", path)) => Ok((true, path.to_owned())),
-        Some(("d", path)) => Ok((false, path.to_owned())),
+    match bytes.split_first() {
+        Some((b'f', path)) => Ok((true, path.to_vec())),
+        Some((b'd', path)) => Ok((false, path.to_vec())),
         _ => Err(bad()),
     }
 }

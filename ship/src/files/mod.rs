@@ -4,10 +4,15 @@
 //! hold; `resolve` keeps every path beneath the root whatever user code does to it meanwhile.
 
 mod delete;
+mod edit;
+mod entry;
 mod list;
 pub(crate) mod pool;
 mod read;
 mod resolve;
+mod staging;
+mod tree;
+pub(crate) mod upload;
 mod write;
 
 use std::os::fd::OwnedFd;
@@ -20,6 +25,8 @@ use sha2::{Digest, Sha256};
 use crate::agent::error::{Code, Failure};
 use crate::python::hex;
 
+pub(crate) use delete::Removal;
+pub(crate) use list::Walk;
 pub(crate) use read::Opened;
 pub(crate) use resolve::RelPath;
 
@@ -63,7 +70,19 @@ fn is_dir(stat: &Stat) -> bool {
     kind(stat) == rustix::fs::FileType::Directory
 }
 
-/// Changes when the file's content does: made of what the kernel renews on every write.
+fn size(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+/// Changes when the file's content does, without reading it: made of the inode, the size, and the times of change
+/// and modification.
+///
+/// What Ship writes always gets another one, also twice within one tick of the kernel's clock: a time of its own to
+/// the nanosecond (`staging::stamp`), and for a whole file another inode than the one before. What user code writes
+/// in place gets another one from Linux 6.13 on (on ext4, xfs, btrfs and tmpfs a change after the times were looked
+/// at gets a fine one). Before that, two changes by user code that keep the size, the first of them before the etag
+/// was made, within one tick (1 to 10 ms), give one etag. User code may also set a time of modification, but not
+/// the time of change.
 fn etag(stat: &Stat) -> String {
     let mut hash = Sha256::new();
     for part in [
@@ -91,3 +110,10 @@ fn not_regular(stat: &Stat) -> Failure {
 #[cfg(test)]
 #[path = "files_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "change_tests.rs"]
+mod change_tests;
+#[cfg(test)]
+#[path = "list_tests.rs"]
+mod list_tests;

@@ -1,7 +1,7 @@
 //! Reading files, whole, by lines, or in pieces for a download.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{IoSliceMut, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
@@ -9,10 +9,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bay_ship_api::http::{MAX_FILE, ReadFileRequest, ReadFileResponse};
 use rustix::fs::{FileType, OFlags, Stat, fstat};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::resolve::{self, Parents, Place};
-use super::{Files, RelPath, etag, kind, not_regular};
+use super::{Files, RelPath, etag, kind, not_regular, size};
 use crate::agent::error::{Code, Failure};
 
 /// How text goes into JSON.
@@ -49,20 +49,24 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// At most `count` bytes from `offset`; fewer at the end of the file.
-    pub(crate) fn read_at(&self, offset: u64, count: usize) -> std::io::Result<Vec<u8>> {
-        let mut bytes = vec![0; count];
+    /// Fills `buffer` from `offset`, less at the end of the file.
+    pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
         let mut have = 0;
-        while have < count {
-            match self.file.read_at(&mut bytes[have..], offset + have as u64) {
+        while have < buffer.len() {
+            match self.file.read_at(&mut buffer[have..], offset + have as u64) {
                 Ok(0) => break,
                 Ok(more) => have += more,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        bytes.truncate(have);
-        Ok(bytes)
+        Ok(have)
+    }
+
+    /// What of it is in memory already, without waiting for a disk: none where that cannot be told.
+    pub(crate) fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> usize {
+        let mut parts = [IoSliceMut::new(buffer)];
+        preadv2(&self.file, &mut parts, offset, ReadWriteFlags::NOWAIT).unwrap_or(0)
     }
 }
 
@@ -94,16 +98,7 @@ impl Files {
         let path = RelPath::parse("path", &request.path)?;
         let place = resolve::resolve(&self.root, &path, Parents::MustExist)?;
         let (fd, stat) = open_regular(&place, OFlags::RDONLY)?;
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        if size > MAX_FILE {
-            return Err(too_large(size));
-        }
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-        // It may grow while it is read.
-        File::from(fd).take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(too_large(bytes.len() as u64));
-        }
+        let bytes = read_whole(fd, &stat)?;
         let size = bytes.len() as u64;
         let chosen = lines(&bytes, request.offset, request.limit);
         let content = match encoding {
@@ -132,11 +127,25 @@ impl Files {
         let path = RelPath::parse("path", path)?;
         let place = resolve::resolve(&self.root, &path, Parents::MustExist)?;
         let (fd, stat) = open_regular(&place, OFlags::RDONLY)?;
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
         let text = path.text();
         let name = text.rsplit('/').next().unwrap_or("file").to_owned();
-        Ok(Opened { file: File::from(fd), size, etag: etag(&stat), name })
+        Ok(Opened { file: File::from(fd), size: size(&stat), etag: etag(&stat), name })
     }
+}
+
+/// All of a file within the bound, which it may pass while it is read. Its state was taken before: a change
+/// meanwhile makes the etag one that no longer matches, never one that matches what was not read.
+pub(super) fn read_whole(fd: OwnedFd, stat: &Stat) -> Result<Vec<u8>, Failure> {
+    let size = size(stat);
+    if size > MAX_FILE {
+        return Err(too_large(size));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    File::from(fd).take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(too_large(bytes.len() as u64));
+    }
+    Ok(bytes)
 }
 
 fn too_large(size: u64) -> Failure {

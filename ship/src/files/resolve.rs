@@ -60,6 +60,11 @@ impl RelPath {
         Ok(Self(parts))
     }
 
+    /// Whether this is `other` or lies beneath it, by the names alone.
+    pub(super) fn is_within(&self, other: &Self) -> bool {
+        self.0.starts_with(&other.0)
+    }
+
     /// The root itself.
     pub(super) fn is_root(&self) -> bool {
         self.0.is_empty()
@@ -131,8 +136,8 @@ pub(super) fn resolve(root: &OwnedFd, path: &RelPath, parents: Parents) -> Resul
 }
 
 /// Follows `path` from `root`, but not a symbolic link at its end.
-pub(super) fn resolve_link(root: &OwnedFd, path: &RelPath) -> Result<Place, Failure> {
-    walk(root, path, Parents::MustExist, false)
+pub(super) fn resolve_link(root: &OwnedFd, path: &RelPath, parents: Parents) -> Result<Place, Failure> {
+    walk(root, path, parents, false)
 }
 
 fn walk(root: &OwnedFd, path: &RelPath, parents: Parents, follow_last: bool) -> Result<Place, Failure> {
@@ -161,8 +166,8 @@ fn walk(root: &OwnedFd, path: &RelPath, parents: Parents, follow_last: bool) -> 
                 if links > MAX_LINKS {
                     return Err(Errno::LOOP.into());
                 }
-                let target = readlinkat(here, name.as_os_str(), Vec::new())?;
-                let (target, absolute) = target_steps(Path::new(&OsString::from_vec(target.into_bytes())))?;
+                let target = read_link(here, name.as_os_str())?;
+                let (target, absolute) = target_steps(Path::new(&target))?;
                 if absolute {
                     held.clear();
                 }
@@ -191,6 +196,15 @@ fn walk(root: &OwnedFd, path: &RelPath, parents: Parents, follow_last: bool) -> 
     // Ended on a directory itself: the root, or what a link's `..` came to.
     let here = held.last().map_or(root.as_fd(), AsFd::as_fd);
     Ok(Place { directory: duplicate(here)?, name: None })
+}
+
+/// What a symbolic link says, which may have become something else since it was looked at.
+pub(super) fn read_link(at: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Result<OsString, Failure> {
+    match readlinkat(at, name, Vec::new()) {
+        Ok(target) => Ok(OsString::from_vec(target.into_bytes())),
+        Err(Errno::INVAL) => Err(Failure::new(Code::Conflict, "a symbolic link was exchanged meanwhile")),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]

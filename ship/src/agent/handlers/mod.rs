@@ -4,3 +4,4 @@ pub(super) mod executions;
 pub(super) mod files;
 pub(super) mod python;
 pub(super) mod shell;
+pub(super) mod upload;
