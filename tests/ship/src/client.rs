@@ -9,7 +9,9 @@ use bay_ship_api::http::{PythonExecResponse, ShellExecResponse};
 use serde_json::{Value, json};
 
 use crate::place::Stream;
-use crate::wire;
+
+pub use crate::events::{Event, Events};
+pub use crate::wire::field;
 
 /// One connection.
 pub struct Client {
@@ -33,7 +35,7 @@ pub type Refusal = (u16, String);
 impl Answer {
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<String> {
-        wire::header(&self.head, name)
+        field(&self.head, name)
     }
 
     /// The body as JSON.
@@ -58,7 +60,7 @@ impl Client {
 
     /// Sends a whole request and reads the whole answer.
     pub fn raw(&mut self, request: &[u8]) -> io::Result<Answer> {
-        self.send(request)?;
+        self.try_send(request)?;
         self.answer()
     }
 
@@ -125,6 +127,6 @@ impl Client {
 impl Client {
     /// Sends and hangs up.
     pub fn send_only(mut self, request: &[u8]) {
-        self.send(request).unwrap();
+        self.send(request);
     }
 }

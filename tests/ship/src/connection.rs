@@ -22,7 +22,7 @@ pub struct Body<'c> {
     pub status: u16,
     /// Status line and headers.
     pub head: String,
-    framing: Framing,
+    pub(crate) framing: Framing,
 }
 
 impl Read for Body<'_> {
@@ -46,7 +46,7 @@ impl Client {
 
     /// Bay's side of the handshake.
     pub fn prove(mut stream: Box<dyn Stream>, credentials: &Credentials) -> io::Result<Box<dyn Stream>> {
-        stream.read_timeout(Some(ANSWER))?;
+        stream.set_read_timeout(Some(ANSWER))?;
         let mut nonce = [0; 32];
         getrandom::fill(&mut nonce).map_err(|_| io::Error::other("random"))?;
         let side = BaySide::new(credentials, nonce);
@@ -60,8 +60,13 @@ impl Client {
         if accepted[0] == ACCEPTED { Ok(stream) } else { Err(io::Error::other("not accepted")) }
     }
 
-    /// Sends bytes and reads nothing.
-    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Sends a request whose answer nobody reads yet.
+    pub fn send(&mut self, request: &[u8]) {
+        self.try_send(request).unwrap();
+    }
+
+    /// Sends bytes, which the other side may not take.
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
@@ -90,7 +95,7 @@ impl Client {
             "POST {path} HTTP/1.1\r\nhost: ship\r\ncontent-type: application/octet-stream\r\n\
              content-length: {length}\r\n\r\n"
         );
-        self.send(head.as_bytes())?;
+        self.try_send(head.as_bytes())?;
         let mut from = from.take(length);
         let mut piece = vec![0; PIECE];
         loop {
@@ -98,7 +103,7 @@ impl Client {
             if count == 0 {
                 break;
             }
-            match self.send(&piece[..count]) {
+            match self.try_send(&piece[..count]) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
                 Err(error) => return Err(error),
@@ -114,11 +119,12 @@ impl Client {
 
     /// Bounds each read from here on.
     pub fn read_timeout(&self, limit: Duration) -> io::Result<()> {
-        self.stream.get_ref().read_timeout(Some(limit))
+        self.stream.get_ref().set_read_timeout(Some(limit))
     }
 
-    /// The bare stream, for what is not HTTP. Nothing may be left of an answer.
+    /// The proved connection itself, for what is not plain requests. Nothing may be left of an answer.
     pub fn into_stream(self) -> Box<dyn Stream> {
+        assert!(self.stream.buffer().is_empty());
         self.stream.into_inner()
     }
 }
