@@ -77,8 +77,11 @@ impl Events {
     fn block(&mut self, block: &str) -> io::Result<Option<Event>> {
         let (mut id, mut name, mut data) = (None, None, None);
         for line in block.lines().filter(|line| !line.is_empty()) {
+            if line.starts_with(':') {
+                self.comments += 1;
+                continue;
+            }
             match line.split_once(": ").unwrap_or((line, "")) {
-                (comment, _) if comment.starts_with(':') => self.comments += 1,
                 ("id", value) => id = Some(value.parse().map_err(io::Error::other)?),
                 ("event", value) => name = Some(value.to_owned()),
                 ("data", value) => data = Some(serde_json::from_str(value)?),
