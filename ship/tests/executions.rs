@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use bay_ship_api::init::Isolation;
 use serde_json::{Value, json};
-use support::client::field;
+use support::client::{Event, Events, field};
 use support::{Client, Container, Setup, isolations, wait_for};
-use support::{PATIENCE, events};
 
 fn both(test: impl Fn(&Container, &mut Client, Isolation)) {
     for isolation in isolations() {
@@ -29,39 +28,14 @@ fn post(path: &str, id: &str, accept: &str, body: &Value) -> String {
     )
 }
 
-/// One event, its number read.
-#[derive(Debug, Clone, PartialEq)]
-struct Event {
-    id: Option<u64>,
-    name: String,
-    data: Value,
+fn stream(container: &Container, path: &str, id: &str, body: &Value) -> Events {
+    container.client().events(&post(path, id, "text/event-stream", body))
 }
 
-/// The events of a connection of their own, which ends with them.
-fn follow(container: &Container, request: &str) -> impl Iterator<Item = Event> + use<> {
-    let mut client = container.client();
-    client.send(request.as_bytes()).unwrap();
-    let body = client.into_last_answer().unwrap();
-    assert_eq!((body.status, field(&body.head, "content-type").as_deref()), (200, Some("text/event-stream")));
-    events::Events::new(body, 2 * PATIENCE).map(|event| {
-        let events::Event { id, name, data } = event.unwrap();
-        Event { id: id.map(|id| id.parse().unwrap()), name, data }
-    })
-}
-
-fn stream(
-    container: &Container,
-    path: &str,
-    id: &str,
-    body: &Value,
-) -> impl Iterator<Item = Event> + use<> {
-    follow(container, &post(path, id, "text/event-stream", body))
-}
-
-fn resume(container: &Container, id: &str, last: u64) -> impl Iterator<Item = Event> + use<> {
+fn resume(container: &Container, id: &str, last: u64) -> Events {
     let request =
         format!("GET /executions/{id}/events HTTP/1.1\r\nhost: ship\r\nlast-event-id: {last}\r\n\r\n");
-    follow(container, &request)
+    container.client().events(&request)
 }
 
 fn text(events: &[Event], name: &str) -> String {
@@ -203,10 +177,7 @@ fn output_is_kept_to_its_bound_and_says_how_much_there_was() {
         assert_eq!(field(&output.head, "x-output-total").unwrap(), "8000000");
         // Where it is kept, user code neither sees nor writes anything.
         assert!(!client.shell("touch /run/ship/agent/x").success);
-        assert_eq!(
-            client.shell("ls -A /run/ship/agent; ls /proc/*/fd/* -l 2>/dev/null | grep deleted").stdout,
-            ""
-        );
+        assert_eq!(client.shell("ls -A /run/ship/agent; ls /proc/*/fd/* -l 2>/dev/null | grep deleted").stdout, "");
     }
 }
 
@@ -336,7 +307,7 @@ fn a_follower_that_leaves_stops_the_work_unless_it_said_otherwise() {
         // Whoever only waits for the answer is no follower: the work goes on.
         let body = json!({"command": "sleep 1; touch exe_3", "timeout": 60});
         let mut caller = container.client();
-        caller.send(post("/shell/exec", "exe_3", "*/*", &body).as_bytes()).unwrap();
+        caller.send(post("/shell/exec", "exe_3", "*/*", &body).as_bytes());
         wait_for(|| (client.get("/executions/exe_3").status == 200).then_some(()), "the work to begin");
         drop(caller);
         wait_for(|| client.shell("test -e exe_3").success.then_some(()), "the work that goes on");

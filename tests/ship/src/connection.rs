@@ -1,6 +1,5 @@
 //! One connection at work: the proof, requests as bytes, answers whose bodies are read as they come.
 
-use std::borrow::BorrowMut;
 use std::io::{self, BufReader, Read};
 use std::time::Duration;
 
@@ -17,34 +16,26 @@ const ANSWER: Duration = Duration::from_secs(120);
 const PIECE: usize = 256 << 10;
 
 /// An answer whose body is read as it comes. Dropped before its end, the connection is of no more use.
-pub struct Body<C> {
-    client: C,
+pub struct Body<'c> {
+    client: &'c mut Client,
     /// HTTP status.
     pub status: u16,
     /// Status line and headers.
     pub head: String,
-    framing: Framing,
+    pub(crate) framing: Framing,
 }
 
-impl<C: BorrowMut<Client>> Read for Body<C> {
+impl Read for Body<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.framing.read(&mut self.client.borrow_mut().stream, into)
+        self.framing.read(&mut self.client.stream, into)
     }
 }
 
-impl<C: BorrowMut<Client>> Body<C> {
+impl Body<'_> {
     /// Bounds each read from here on.
     pub fn read_timeout(&self, limit: Duration) -> io::Result<()> {
-        self.client.borrow().read_timeout(limit)
+        self.client.read_timeout(limit)
     }
-}
-
-fn begin<C: BorrowMut<Client>>(mut client: C) -> io::Result<Body<C>> {
-    let head = wire::head(&mut client.borrow_mut().stream)?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let status = status.ok_or_else(|| io::Error::other(format!("no status in {head:?}")))?;
-    let framing = Framing::of(&head)?;
-    Ok(Body { client, status, head, framing })
 }
 
 impl Client {
@@ -55,7 +46,7 @@ impl Client {
 
     /// Bay's side of the handshake.
     pub fn prove(mut stream: Box<dyn Stream>, credentials: &Credentials) -> io::Result<Box<dyn Stream>> {
-        stream.read_timeout(Some(ANSWER))?;
+        stream.set_read_timeout(Some(ANSWER))?;
         let mut nonce = [0; 32];
         getrandom::fill(&mut nonce).map_err(|_| io::Error::other("random"))?;
         let side = BaySide::new(credentials, nonce);
@@ -69,8 +60,13 @@ impl Client {
         if accepted[0] == ACCEPTED { Ok(stream) } else { Err(io::Error::other("not accepted")) }
     }
 
-    /// Sends bytes and reads nothing.
-    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Sends a request whose answer nobody reads yet.
+    pub fn send(&mut self, request: &[u8]) {
+        self.try_send(request).unwrap();
+    }
+
+    /// Sends bytes, which the other side may not take.
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
@@ -84,13 +80,12 @@ impl Client {
     }
 
     /// Reads the head of an answer; its body follows as it is read.
-    pub fn begin(&mut self) -> io::Result<Body<&mut Self>> {
-        begin(self)
-    }
-
-    /// The same, for an answer that is the connection's last: dropped, it ends the connection.
-    pub fn into_last_answer(self) -> io::Result<Body<Self>> {
-        begin(self)
+    pub fn begin(&mut self) -> io::Result<Body<'_>> {
+        let head = wire::head(&mut self.stream)?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or_else(|| io::Error::other(format!("no status in {head:?}")))?;
+        let framing = Framing::of(&head)?;
+        Ok(Body { client: self, status, head, framing })
     }
 
     /// Sends a body of this length as it is read, and reads the answer. An answer that comes before all was sent
@@ -100,7 +95,7 @@ impl Client {
             "POST {path} HTTP/1.1\r\nhost: ship\r\ncontent-type: application/octet-stream\r\n\
              content-length: {length}\r\n\r\n"
         );
-        self.send(head.as_bytes())?;
+        self.try_send(head.as_bytes())?;
         let mut from = from.take(length);
         let mut piece = vec![0; PIECE];
         loop {
@@ -108,7 +103,7 @@ impl Client {
             if count == 0 {
                 break;
             }
-            match self.send(&piece[..count]) {
+            match self.try_send(&piece[..count]) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
                 Err(error) => return Err(error),
@@ -124,11 +119,12 @@ impl Client {
 
     /// Bounds each read from here on.
     pub fn read_timeout(&self, limit: Duration) -> io::Result<()> {
-        self.stream.get_ref().read_timeout(Some(limit))
+        self.stream.get_ref().set_read_timeout(Some(limit))
     }
 
-    /// The bare stream, for what is not HTTP. Nothing may be left of an answer.
+    /// The proved connection itself, for what is not plain requests. Nothing may be left of an answer.
     pub fn into_stream(self) -> Box<dyn Stream> {
+        assert!(self.stream.buffer().is_empty());
         self.stream.into_inner()
     }
 }

@@ -14,9 +14,9 @@ use crate::wait_for;
 /// A byte stream to a Ship.
 pub trait Stream: Read + Write + Send {
     /// Bounds each read.
-    fn read_timeout(&self, limit: Option<Duration>) -> io::Result<()>;
+    fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()>;
     /// Bounds each write.
-    fn write_timeout(&self, limit: Option<Duration>) -> io::Result<()>;
+    fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()>;
     /// Says that nothing more is sent.
     fn end_of_sending(&self) -> io::Result<()>;
     /// The same connection once more, to read while another thread writes.
@@ -26,12 +26,12 @@ pub trait Stream: Read + Write + Send {
 macro_rules! stream {
     ($kind:ty) => {
         impl Stream for $kind {
-            fn read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
-                self.set_read_timeout(limit)
+            fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+                <$kind>::set_read_timeout(self, limit)
             }
 
-            fn write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
-                self.set_write_timeout(limit)
+            fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+                <$kind>::set_write_timeout(self, limit)
             }
 
             fn end_of_sending(&self) -> io::Result<()> {

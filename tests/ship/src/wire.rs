@@ -20,10 +20,10 @@ pub(crate) enum Framing {
 impl Framing {
     /// Reads it off a head.
     pub(crate) fn of(head: &str) -> io::Result<Self> {
-        if header(head, "transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
+        if field(head, "transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
             return Ok(Self::Chunks { left: 0, first: true });
         }
-        let length = header(head, "content-length").unwrap_or_else(|| "0".to_owned());
+        let length = field(head, "content-length").unwrap_or_else(|| "0".to_owned());
         length.parse().map(Self::Length).map_err(|_| broken("a content-length that is no number"))
     }
 
@@ -81,7 +81,7 @@ pub(crate) fn head(from: &mut impl BufRead) -> io::Result<String> {
 }
 
 /// The value of a header, whatever the case of its name.
-pub(crate) fn header(head: &str, name: &str) -> Option<String> {
+pub fn field(head: &str, name: &str) -> Option<String> {
     let fields = head.lines().filter_map(|line| line.split_once(':'));
     fields.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned()).next()
 }

@@ -39,7 +39,7 @@ impl Bench {
 
     fn download(&mut self) -> anyhow::Result<f64> {
         let began = Instant::now();
-        self.client.send(b"GET /fs/download?path=large HTTP/1.1\r\nhost: ship\r\n\r\n")?;
+        self.client.try_send(b"GET /fs/download?path=large HTTP/1.1\r\nhost: ship\r\n\r\n")?;
         let mut body = self.client.begin()?;
         ensure!(body.status == 200, "{}", body.head);
         let (mut piece, mut total) = (vec![0; PIECE], 0);

@@ -22,7 +22,7 @@ const LET_GO: Duration = Duration::from_secs(30);
 
 fn dial(place: &dyn Place) -> Box<dyn Stream> {
     let stream = wait_for(|| place.dial().ok(), "a connection");
-    stream.read_timeout(Some(LET_GO)).unwrap();
+    stream.set_read_timeout(Some(LET_GO)).unwrap();
     stream
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bay_ship_api::handshake::Credentials;
 use bay_ship_api::init::Isolation;
@@ -29,22 +29,25 @@ struct LocalDriver<'b> {
     credentials: Credentials,
 }
 
+/// The directory of a container, with the session and generation that its name is made of.
+fn container(dir: &Path) -> Option<(PathBuf, String, u64)> {
+    let parts: Vec<&str> = dir.file_name()?.to_str()?.split('-').collect();
+    let ["bay", "ses", id, generation, ROLE] = parts[..] else { return None };
+    Some((dir.to_owned(), format!("ses_{id}"), generation.parse().ok()?))
+}
+
 impl<'b> LocalDriver<'b> {
     fn new(bay: &'b Bay) -> Self {
         let env = json!({"GREETING": "from the profile"});
         let sandbox = bay.api().sandbox(json!({"profile": "python-default", "start": "wait", "env": env}));
         sandbox.ready();
+        // `bay-ses-<ulid>-<generation>-ship`, made of the session `ses_<ulid>`; other things have other names.
         let runs = fs::read_dir(bay.data_dir().join("run")).unwrap();
-        let mut dirs: Vec<PathBuf> =
-            runs.map(|entry| entry.unwrap().path()).filter(|dir| dir.is_dir()).collect();
-        assert_eq!(dirs.len(), 1, "one sandbox at a time: {dirs:?}");
-        let dir = dirs.remove(0);
-        // `bay-ses-<ulid>-<generation>-ship`, made of the session `ses_<ulid>`.
-        let name = dir.file_name().unwrap().to_str().unwrap();
-        let parts: Vec<&str> = name.split('-').collect();
-        let ["bay", "ses", id, generation, ROLE] = parts[..] else { panic!("what container is {name}?") };
+        let mut found: Vec<_> = runs.filter_map(|entry| container(&entry.unwrap().path())).collect();
+        assert_eq!(found.len(), 1, "one sandbox at a time: {found:?}");
+        let (dir, session, generation) = found.remove(0);
         let secret = fs::read(bay.data_dir().join("instance.secret")).unwrap();
-        let credentials = Credentials::derive(&secret, &format!("ses_{id}"), generation.parse().unwrap());
+        let credentials = Credentials::derive(&secret, &session, generation);
         Self { bay, sandbox, dir, credentials }
     }
 
