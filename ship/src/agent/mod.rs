@@ -11,6 +11,7 @@ mod meta;
 mod range;
 mod routes;
 mod server;
+pub(crate) mod sse;
 
 use std::io;
 use std::os::fd::OwnedFd;
