@@ -23,6 +23,7 @@ use bay_ship_api::{AGENT_ID, USER_ID};
 use rustix::fs::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use self::handlers::archive::Archives;
 use crate::files::Files;
 use crate::files::pool::Pool;
 use crate::init::config;
@@ -45,6 +46,7 @@ pub(crate) struct Ship {
     pub(crate) filesystem: bool,
     pub(crate) files: Files,
     pub(crate) pool: Pool,
+    archives: Archives,
 }
 
 impl Ship {
@@ -100,6 +102,7 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
             filesystem: has("filesystem"),
             files,
             pool: Pool::start()?,
+            archives: Archives::new(),
         };
         tokio::select! {
             over = server::serve(listener, Arc::new(ship), credentials) => over,

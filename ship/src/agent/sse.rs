@@ -29,7 +29,7 @@ pub(crate) fn comment(text: &'static str) -> Bytes {
 }
 
 /// The answer that carries a stream of rendered events.
-pub(crate) fn response(events: mpsc::Receiver<Result<Bytes, Cut>>) -> Response<Body> {
+pub(super) fn response(events: mpsc::Receiver<Result<Bytes, Cut>>) -> Response<Body> {
     let mut response = Response::new(Body::Stream(events));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();

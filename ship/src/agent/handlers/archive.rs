@@ -1,0 +1,212 @@
+//! `filesystem`: archives in, directories out.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bay_ship_api::http::{ArchiveResponse, MAX_ARCHIVE};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming as Body;
+use hyper::header::{self, HeaderValue};
+use hyper::{Request, Response};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
+
+use crate::agent::Ship;
+use crate::agent::body;
+use crate::agent::error::{Code, Failure};
+use crate::agent::http::{Answer, Query, ok, percent_encode};
+use crate::files::archive::{Incoming, too_large};
+use crate::files::pool::Pool;
+
+/// Archives on their way in at once: descriptors, and disk for what is not yet merged.
+const MAX_IN: usize = 4;
+/// Of these, unpacked at once: the pool's other threads stay free for others' files.
+const MAX_UNPACKING: usize = 1;
+/// Directories on their way out at once: up to 64 descriptors each.
+const MAX_OUT: usize = 4;
+/// The longest pause within a body. A sender that stops would hold its place for ever.
+const STALL: Duration = Duration::from_secs(60);
+/// The whole body. One that trickles would, too.
+const MAX_SENDING: Duration = Duration::from_secs(3600);
+/// Collected of the body before a thread writes it.
+const PIECE: usize = 256 << 10;
+/// Pieces made ahead of a slow reader.
+const AHEAD: usize = 1;
+/// Until a full pool is asked again.
+const ROOM: Duration = Duration::from_millis(20);
+
+/// Places for archives.
+pub(in crate::agent) struct Archives {
+    incoming: Arc<Semaphore>,
+    unpacking: Arc<Semaphore>,
+    outgoing: Arc<Semaphore>,
+}
+
+impl Archives {
+    pub(in crate::agent) fn new() -> Self {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self { incoming: places(MAX_IN), unpacking: places(MAX_UNPACKING), outgoing: places(MAX_OUT) }
+    }
+}
+
+/// `POST /fs/archive?path`.
+pub(in crate::agent) async fn upload(ship: &Arc<Ship>, request: Request<Body>) -> Answer {
+    let path = Query::of(&request)?.required("path")?.to_owned();
+    let gzip = announced_gzip(&request)?;
+    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|declared| declared > MAX_ARCHIVE) {
+        return Err(too_large());
+    }
+    let place = Arc::clone(&ship.archives.incoming)
+        .try_acquire_owned()
+        .map_err(|_| Failure::new(Code::Busy, "too many archives are being taken in"))?;
+    let ship = Arc::clone(ship);
+    // A task of its own: when the client goes, what was begun is still brought to an end and cleaned up.
+    let work = tokio::spawn(async move {
+        let _place = place;
+        take_in(&ship, path, gzip, request.into_body()).await
+    });
+    ok(&work.await.map_err(|_| Failure::new(Code::RuntimeError, "the archive was lost"))??)
+}
+
+/// Whether the body is said to be compressed.
+fn announced_gzip(request: &Request<Body>) -> Result<bool, Failure> {
+    let given = request.headers().get(header::CONTENT_TYPE);
+    let given = given.map(|value| value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim());
+    match given.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("" | "application/x-tar" | "application/tar" | "application/octet-stream") => Ok(false),
+        Some("application/gzip" | "application/x-gzip" | "application/x-gtar-compressed") => Ok(true),
+        Some(_) => Err(Failure::new(
+            Code::UnsupportedMediaType,
+            "an archive comes as application/x-tar, application/gzip or application/octet-stream",
+        )),
+    }
+}
+
+async fn take_in(ship: &Ship, path: String, gzip: bool, body: Body) -> Result<ArchiveResponse, Failure> {
+    let files = ship.files.clone();
+    let incoming = ship.pool.run(move || files.take_archive(&path)).await?;
+    let incoming = Shared { pool: ship.pool.clone(), state: Arc::new(Mutex::new(Some(incoming))) };
+    let done = match timeout(MAX_SENDING, spool(&incoming, body)).await {
+        Ok(Ok(())) => unpack(ship, &incoming, gzip).await,
+        Ok(Err(failure)) => Err(failure),
+        Err(_) => Err(Failure::new(Code::ValidationError, "the body took too long")),
+    };
+    incoming.end().await;
+    done
+}
+
+/// Writes the body to its spool.
+async fn spool(incoming: &Shared, mut body: Body) -> Result<(), Failure> {
+    let mut piece = Vec::with_capacity(PIECE);
+    loop {
+        let frame = timeout(STALL, body.frame())
+            .await
+            .map_err(|_| Failure::new(Code::ValidationError, "the body stopped coming"))?;
+        let last = frame.is_none();
+        if let Some(frame) = frame {
+            let frame = frame.map_err(|_| Failure::new(Code::ValidationError, "the body did not arrive whole"))?;
+            if let Ok(data) = frame.into_data() {
+                piece.extend_from_slice(&data);
+            }
+        }
+        if piece.len() >= PIECE || (last && !piece.is_empty()) {
+            let full = Bytes::from(std::mem::replace(&mut piece, Vec::with_capacity(PIECE)));
+            incoming.run(move |incoming| incoming.spool(&full)).await?;
+        }
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+async fn unpack(ship: &Ship, incoming: &Shared, gzip: bool) -> Result<ArchiveResponse, Failure> {
+    let turn = ship.archives.unpacking.acquire().await;
+    let _turn = turn.map_err(|_| Failure::new(Code::RuntimeError, "the archive was lost"))?;
+    incoming.run(move |incoming| incoming.received(gzip)).await?;
+    while !incoming.run(Incoming::unpack).await? {}
+    incoming.run(Incoming::merge).await
+}
+
+/// An archive that threads of the pool work on in turn. Nothing of it is touched, nor dropped, elsewhere.
+struct Shared {
+    pool: Pool,
+    state: Arc<Mutex<Option<Incoming>>>,
+}
+
+impl Shared {
+    /// Runs one piece of work, once a thread has room for it.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Fn(&mut Incoming) -> Result<T, Failure> + Clone + Send + 'static,
+    ) -> Result<T, Failure> {
+        loop {
+            let (state, work) = (Arc::clone(&self.state), work.clone());
+            let ran = self.pool.run(move || {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                // The inner result is the work's own: only the pool's refusals are tried again.
+                Ok(state.as_mut().map(work))
+            });
+            match ran.await {
+                Ok(Some(done)) => return done,
+                Ok(None) => return Err(Failure::new(Code::RuntimeError, "the archive was lost")),
+                Err(failure) if failure.code == Code::Busy => sleep(ROOM).await,
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Removes what is left of it.
+    async fn end(self) {
+        loop {
+            let state = Arc::clone(&self.state);
+            let ran = self.pool.run(move || {
+                drop(state.lock().unwrap_or_else(PoisonError::into_inner).take());
+                Ok(())
+            });
+            match ran.await {
+                Err(failure) if failure.code == Code::Busy => sleep(ROOM).await,
+                _ => return,
+            }
+        }
+    }
+}
+
+/// `GET /fs/download?path` of a directory.
+pub(in crate::agent) async fn download_directory(ship: &Arc<Ship>, path: String) -> Answer {
+    let place = Arc::clone(&ship.archives.outgoing)
+        .try_acquire_owned()
+        .map_err(|_| Failure::new(Code::Busy, "too many directories are being downloaded"))?;
+    let files = ship.files.clone();
+    let mut packing = ship.pool.run(move || files.pack(&path)).await?;
+    let name = format!("{}.tar", packing.name);
+    let pool = ship.pool.clone();
+    let (pieces, body) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        let _place = place;
+        // A thread is taken for one piece only: a slow reader holds none.
+        while let Ok(room) = pieces.reserve().await {
+            match pool.run(move || Ok((packing.piece()?, packing))).await {
+                Ok((Some(piece), rest)) => {
+                    packing = rest;
+                    if !piece.is_empty() {
+                        room.send(Ok(Bytes::from(piece)));
+                    }
+                }
+                Ok((None, _)) => return,
+                Err(_) => {
+                    room.send(Err(body::Cut));
+                    return;
+                }
+            }
+        }
+    });
+    let mut response = Response::new(body::Body::Stream(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let disposition = format!("attachment; filename*=UTF-8''{}", percent_encode(&name));
+    headers.extend(HeaderValue::from_str(&disposition).ok().map(|value| (header::CONTENT_DISPOSITION, value)));
+    Ok(response)
+}
