@@ -11,6 +11,7 @@ mod meta;
 mod range;
 mod routes;
 mod server;
+mod shared;
 pub(crate) mod sse;
 
 use std::io;
@@ -24,6 +25,7 @@ use rustix::fs::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use self::handlers::archive::Archives;
+use self::handlers::watch::Watching;
 use crate::files::Files;
 use crate::files::pool::Pool;
 use crate::init::config;
@@ -47,6 +49,7 @@ pub(crate) struct Ship {
     pub(crate) files: Files,
     pub(crate) pool: Pool,
     archives: Archives,
+    watching: Watching,
 }
 
 impl Ship {
@@ -103,6 +106,7 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
             files,
             pool: Pool::start()?,
             archives: Archives::new(),
+            watching: Watching::new(),
         };
         tokio::select! {
             over = server::serve(listener, Arc::new(ship), credentials) => over,

@@ -12,6 +12,7 @@ pub(crate) mod pool;
 mod read;
 mod resolve;
 mod tar;
+pub(crate) mod watch;
 mod write;
 
 use std::os::fd::OwnedFd;

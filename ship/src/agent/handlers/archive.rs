@@ -1,6 +1,6 @@
 //! `filesystem`: archives in, directories out.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bay_ship_api::http::{ArchiveResponse, MAX_ARCHIVE};
@@ -10,14 +10,14 @@ use hyper::body::Incoming as Body;
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::agent::Ship;
 use crate::agent::body;
 use crate::agent::error::{Code, Failure};
 use crate::agent::http::{Answer, Query, ok, percent_encode};
+use crate::agent::shared::Shared;
 use crate::files::archive::{Incoming, too_large};
-use crate::files::pool::Pool;
 
 /// Archives on their way in at once: descriptors, and disk for what is not yet merged.
 const MAX_IN: usize = 4;
@@ -33,8 +33,6 @@ const MAX_SENDING: Duration = Duration::from_secs(3600);
 const PIECE: usize = 256 << 10;
 /// Pieces made ahead of a slow reader.
 const AHEAD: usize = 1;
-/// Until a full pool is asked again.
-const ROOM: Duration = Duration::from_millis(20);
 
 /// Places for archives.
 pub(in crate::agent) struct Archives {
@@ -87,7 +85,7 @@ fn announced_gzip(request: &Request<Body>) -> Result<bool, Failure> {
 async fn take_in(ship: &Ship, path: String, gzip: bool, body: Body) -> Result<ArchiveResponse, Failure> {
     let files = ship.files.clone();
     let incoming = ship.pool.run(move || files.take_archive(&path)).await?;
-    let incoming = Shared { pool: ship.pool.clone(), state: Arc::new(Mutex::new(Some(incoming))) };
+    let incoming = Shared::new(&ship.pool, incoming);
     let done = match timeout(MAX_SENDING, spool(&incoming, body)).await {
         Ok(Ok(())) => unpack(ship, &incoming, gzip).await,
         Ok(Err(failure)) => Err(failure),
@@ -98,7 +96,7 @@ async fn take_in(ship: &Ship, path: String, gzip: bool, body: Body) -> Result<Ar
 }
 
 /// Writes the body to its spool.
-async fn spool(incoming: &Shared, mut body: Body) -> Result<(), Failure> {
+async fn spool(incoming: &Shared<Incoming>, mut body: Body) -> Result<(), Failure> {
     let mut piece = Vec::with_capacity(PIECE);
     loop {
         let frame = timeout(STALL, body.frame())
@@ -121,56 +119,12 @@ async fn spool(incoming: &Shared, mut body: Body) -> Result<(), Failure> {
     }
 }
 
-async fn unpack(ship: &Ship, incoming: &Shared, gzip: bool) -> Result<ArchiveResponse, Failure> {
+async fn unpack(ship: &Ship, incoming: &Shared<Incoming>, gzip: bool) -> Result<ArchiveResponse, Failure> {
     let turn = ship.archives.unpacking.acquire().await;
     let _turn = turn.map_err(|_| Failure::new(Code::RuntimeError, "the archive was lost"))?;
     incoming.run(move |incoming| incoming.received(gzip)).await?;
     while !incoming.run(Incoming::unpack).await? {}
     incoming.run(Incoming::merge).await
-}
-
-/// An archive that threads of the pool work on in turn. Nothing of it is touched, nor dropped, elsewhere.
-struct Shared {
-    pool: Pool,
-    state: Arc<Mutex<Option<Incoming>>>,
-}
-
-impl Shared {
-    /// Runs one piece of work, once a thread has room for it.
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl Fn(&mut Incoming) -> Result<T, Failure> + Clone + Send + 'static,
-    ) -> Result<T, Failure> {
-        loop {
-            let (state, work) = (Arc::clone(&self.state), work.clone());
-            let ran = self.pool.run(move || {
-                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                // The inner result is the work's own: only the pool's refusals are tried again.
-                Ok(state.as_mut().map(work))
-            });
-            match ran.await {
-                Ok(Some(done)) => return done,
-                Ok(None) => return Err(Failure::new(Code::RuntimeError, "the archive was lost")),
-                Err(failure) if failure.code == Code::Busy => sleep(ROOM).await,
-                Err(failure) => return Err(failure),
-            }
-        }
-    }
-
-    /// Removes what is left of it.
-    async fn end(self) {
-        loop {
-            let state = Arc::clone(&self.state);
-            let ran = self.pool.run(move || {
-                drop(state.lock().unwrap_or_else(PoisonError::into_inner).take());
-                Ok(())
-            });
-            match ran.await {
-                Err(failure) if failure.code == Code::Busy => sleep(ROOM).await,
-                _ => return,
-            }
-        }
-    }
 }
 
 /// `GET /fs/download?path` of a directory.

@@ -4,3 +4,4 @@ pub(super) mod archive;
 pub(super) mod files;
 pub(super) mod python;
 pub(super) mod shell;
+pub(super) mod watch;
