@@ -31,7 +31,9 @@ mod tests {
         for own in [".bay-0123456789abcdef.tmp", ".bay-archive-0123456789abcdef", ".bay-delete-7"] {
             assert!(is_own(own.as_bytes()), "{own}");
         }
-        for other in ["", ".bay-.tmp", ".bay-x.tmp", ".bay-archive-", ".bay-delete-", ".bay-delete-x", "a.tmp"] {
+        for other in
+            ["", ".bay-.tmp", ".bay-x.tmp", ".bay-archive-", ".bay-delete-", ".bay-delete-x", "a.tmp"]
+        {
             assert!(!is_own(other.as_bytes()), "{other}");
         }
     }

@@ -146,7 +146,8 @@ impl Packing {
     /// More of the present file.
     fn data(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
         let Some((file, left, zeros)) = &mut self.file else { return Ok(()) };
-        let count = usize::try_from(*left).unwrap_or(usize::MAX).min(PIECE.saturating_sub(out.len()).max(BLOCK));
+        let count =
+            usize::try_from(*left).unwrap_or(usize::MAX).min(PIECE.saturating_sub(out.len()).max(BLOCK));
         let had = out.len();
         file.by_ref().take(count as u64).read_to_end(out)?;
         // Padding it would make up content that was never there.

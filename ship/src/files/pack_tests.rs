@@ -40,7 +40,8 @@ fn a_directory_comes_back_as_it_was_without_what_cannot_be_carried() {
     let out = TempDir::new().unwrap();
     fs::write(out.path().join("a.tar"), bytes).unwrap();
     fs::create_dir(out.path().join("x")).unwrap();
-    let done = Command::new("tar").args(["-xf", "../a.tar"]).current_dir(out.path().join("x")).output().unwrap();
+    let done =
+        Command::new("tar").args(["-xf", "../a.tar"]).current_dir(out.path().join("x")).output().unwrap();
     assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
     let x = out.path().join("x");
     assert_eq!(fs::read(x.join("big")).unwrap(), vec![7; 1_000_001]);

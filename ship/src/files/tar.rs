@@ -195,7 +195,8 @@ impl Extension {
     fn read_pax(&mut self, mut text: &[u8]) -> Result<(), Reason> {
         while !text.is_empty() {
             let space = text.iter().position(|byte| *byte == b' ').ok_or(Reason::Corrupt)?;
-            let length = decimal(&text[..space]).and_then(|n| usize::try_from(n).ok()).ok_or(Reason::Corrupt)?;
+            let length =
+                decimal(&text[..space]).and_then(|n| usize::try_from(n).ok()).ok_or(Reason::Corrupt)?;
             if length > text.len() || length < space + 2 || text[length - 1] != b'\n' {
                 return Err(Reason::Corrupt);
             }

@@ -9,7 +9,14 @@ use tempfile::TempDir;
 use super::*;
 
 fn file(name: &[u8], size: u64) -> Member {
-    Member { name: name.to_vec(), kind: Kind::File, target: Vec::new(), mode: 0o644, mtime: (1_700_000_000, 0), size }
+    Member {
+        name: name.to_vec(),
+        kind: Kind::File,
+        target: Vec::new(),
+        mode: 0o644,
+        mtime: (1_700_000_000, 0),
+        size,
+    }
 }
 
 fn packed(members: &[(Member, Vec<u8>)]) -> Vec<u8> {
@@ -70,7 +77,8 @@ fn every_format_of_gnu_tar_is_read() {
             .output()
             .unwrap();
         let members = all(&packed.stdout).unwrap();
-        let find = |name: &str| members.iter().find(|(m, _)| m.name == format!("./{name}").as_bytes()).unwrap();
+        let find =
+            |name: &str| members.iter().find(|(m, _)| m.name == format!("./{name}").as_bytes()).unwrap();
         assert_eq!(find(&long).1, b"long", "{format}");
         assert_eq!(find("short").1.len(), 1000, "{format}");
         assert_eq!((find("link").0.kind, find("link").0.target.len()), (Kind::Symlink, 150), "{format}");
@@ -85,7 +93,8 @@ fn gnu_tar_reads_what_is_written() {
     let mut link = file(b"link", 0);
     link.kind = Kind::Symlink;
     link.target = vec![b't'; 180];
-    let bytes = packed(&[(file(&long, 3), b"abc".to_vec()), (link, Vec::new()), (file(b"last", 0), Vec::new())]);
+    let bytes =
+        packed(&[(file(&long, 3), b"abc".to_vec()), (link, Vec::new()), (file(b"last", 0), Vec::new())]);
     std::fs::write(dir.path().join("a.tar"), bytes).unwrap();
     let out = Command::new("tar").args(["-xvf", "a.tar"]).current_dir(&dir).output().unwrap();
     assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
@@ -130,7 +139,8 @@ fn pax_headers_are_bounded_and_say_no_nonsense() {
     let read = pax(b'x', &good, good.len() as u64).unwrap();
     assert_eq!((read[0].0.name.as_slice(), read[0].0.mtime), (&b"ab"[..], (1_234_567_890, 500_000_000)));
     assert_eq!(pax(b'x', b"", MAX_PAX + 1), Err(Reason::LongName));
-    for bad in [&b"11 path=ab"[..], b"5 a\n", b"99 path=ab\n", b"0 \n", b"path=ab\n", b"8 size=x\n", b"4 =\n"] {
+    for bad in [&b"11 path=ab"[..], b"5 a\n", b"99 path=ab\n", b"0 \n", b"path=ab\n", b"8 size=x\n", b"4 =\n"]
+    {
         let refused = pax(b'x', bad, bad.len() as u64);
         assert!(bad == b"4 =\n" || refused == Err(Reason::Corrupt), "{bad:?}: {refused:?}");
     }

@@ -70,7 +70,10 @@ fn each_change_is_told_once_and_by_its_name() {
     fs::write(f.path("a"), "1").unwrap();
     symlink("/etc", f.path("l")).unwrap();
     fs::create_dir(f.path("d")).unwrap();
-    assert_eq!(told(&mut watcher), ["created file a", "modified file a", "created symlink l", "created directory d"]);
+    assert_eq!(
+        told(&mut watcher),
+        ["created file a", "modified file a", "created symlink l", "created directory d"]
+    );
     fs::write(f.path("d/inner"), "not recursive").unwrap();
     fs::rename(f.path("a"), f.path("b")).unwrap();
     fs::remove_file(f.path("l")).unwrap();
@@ -98,7 +101,8 @@ fn new_directories_are_watched_with_what_was_made_before() {
     fs::write(f.path("a/b/early"), "").unwrap();
     let mut events = told(&mut watcher);
     events.sort();
-    let wanted = ["created directory a", "created directory a/b", "created directory a/b/c", "created file a/b/early"];
+    let wanted =
+        ["created directory a", "created directory a/b", "created directory a/b/c", "created file a/b/early"];
     assert_eq!(events, wanted);
     fs::write(f.path("a/b/c/late"), "").unwrap();
     assert_eq!(told(&mut watcher), ["created file a/b/c/late"]);

@@ -77,6 +77,44 @@ impl Client {
         Ok(Answer { status, head, body })
     }
 
+    /// Asks for what comes in chunks; the head. The body is read with [`Client::chunk`].
+    pub fn get_stream(&mut self, path: &str) -> String {
+        self.stream
+            .get_mut()
+            .write_all(format!("GET {path} HTTP/1.1\r\nhost: ship\r\n\r\n").as_bytes())
+            .unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(self.stream.read_line(&mut head).unwrap(), 0, "the connection broke: {head}");
+        }
+        head
+    }
+
+    /// The next chunk; an empty one is the proper end, an error a broken one.
+    pub fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let length = usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
+        let mut chunk = vec![0; length + 2];
+        self.stream.read_exact(&mut chunk)?;
+        chunk.truncate(length);
+        Ok(chunk)
+    }
+
+    /// Sends a body of any type, `headers` as in [`Client::get_with`].
+    pub fn send(&mut self, path: &str, headers: &str, body: &[u8]) -> Answer {
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: ship\r\n{headers}content-length: {length}\r\n\r\n");
+        self.raw(&[head.as_bytes(), body].concat()).unwrap()
+    }
+
+    /// Sends bytes and waits for nothing.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).unwrap();
+    }
+
     pub fn get(&mut self, path: &str) -> Answer {
         self.get_with(path, "")
     }

@@ -52,7 +52,8 @@ impl Archives {
 pub(in crate::agent) async fn upload(ship: &Arc<Ship>, request: Request<Body>) -> Answer {
     let path = Query::of(&request)?.required("path")?.to_owned();
     let gzip = announced_gzip(&request)?;
-    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let declared =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|declared| declared > MAX_ARCHIVE) {
         return Err(too_large());
     }
@@ -104,7 +105,8 @@ async fn spool(incoming: &Shared<Incoming>, mut body: Body) -> Result<(), Failur
             .map_err(|_| Failure::new(Code::ValidationError, "the body stopped coming"))?;
         let last = frame.is_none();
         if let Some(frame) = frame {
-            let frame = frame.map_err(|_| Failure::new(Code::ValidationError, "the body did not arrive whole"))?;
+            let frame =
+                frame.map_err(|_| Failure::new(Code::ValidationError, "the body did not arrive whole"))?;
             if let Ok(data) = frame.into_data() {
                 piece.extend_from_slice(&data);
             }
@@ -161,6 +163,7 @@ pub(in crate::agent) async fn download_directory(ship: &Arc<Ship>, path: String)
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let disposition = format!("attachment; filename*=UTF-8''{}", percent_encode(&name));
-    headers.extend(HeaderValue::from_str(&disposition).ok().map(|value| (header::CONTENT_DISPOSITION, value)));
+    headers
+        .extend(HeaderValue::from_str(&disposition).ok().map(|value| (header::CONTENT_DISPOSITION, value)));
     Ok(response)
 }

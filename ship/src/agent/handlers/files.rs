@@ -43,7 +43,14 @@ pub(in crate::agent) async fn list(ship: &Ship, request: Request<Incoming>) -> A
 pub(in crate::agent) async fn download(ship: &Arc<Ship>, request: Request<Incoming>) -> Answer {
     let path = Query::of(&request)?.required("path")?.to_owned();
     let files = ship.files.clone();
-    let file = match ship.pool.run({ let path = path.clone(); move || files.open_download(&path) }).await {
+    let file = match ship
+        .pool
+        .run({
+            let path = path.clone();
+            move || files.open_download(&path)
+        })
+        .await
+    {
         Err(failure) if failure.code == Code::IsADirectory => {
             return archive::download_directory(ship, path).await;
         }

@@ -213,7 +213,7 @@ fn whatever_is_done_to_the_staging_directory_nothing_outside_is_written() {
     let (mut whole, mut broken) = (0, 0);
     std::thread::scope(|scope| {
         scope.spawn(|| exchange(f.dir.path(), outside.path(), &over));
-        for turn in 0..150 {
+        for turn in 0..60 {
             match f.take(&format!("t{turn}"), &bytes) {
                 Ok(_) => whole += 1,
                 Err(failure) => {

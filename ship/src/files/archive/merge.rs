@@ -13,7 +13,7 @@ use serde_json::json;
 use super::extract::timestamps;
 use super::plan::{Form, Node, Tree};
 use super::reason::shown;
-use super::staging::{DIRECTORY, Staging, check_identity, identity, lost, exchanged, TREE};
+use super::staging::{DIRECTORY, Staging, TREE, check_identity, exchanged, identity, lost};
 use crate::agent::error::{Code, Failure};
 use crate::files::resolve::{self, Parents};
 use crate::files::{Files, RelPath, is_dir, kind};
@@ -115,7 +115,8 @@ fn open_made(staged: BorrowedFd<'_>, name: &[u8], node: &Node) -> Result<OwnedFd
 
 fn in_the_way(name: &[u8]) -> Failure {
     let name = shown(name);
-    let mut failure = Failure::new(Code::Conflict, format!("something of another kind is in the way of {name}"));
+    let mut failure =
+        Failure::new(Code::Conflict, format!("something of another kind is in the way of {name}"));
     failure.details = json!({"field": "body", "reason": "in_the_way", "entry": name});
     failure
 }

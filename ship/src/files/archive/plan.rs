@@ -24,7 +24,8 @@ pub(in crate::files) struct Bounds {
 }
 
 /// The bounds that hold.
-pub(in crate::files) const BOUNDS: Bounds = Bounds { entries: 100_000, bytes: 4 << 30, depth: 64, name: 1024 };
+pub(in crate::files) const BOUNDS: Bounds =
+    Bounds { entries: 100_000, bytes: 4 << 30, depth: 64, name: 1024 };
 
 /// As the kernel: one component of a name.
 const MAX_COMPONENT: usize = 255;

@@ -42,7 +42,9 @@ impl Reason {
     /// The word for programs, the words for people.
     fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::NotAnArchive => ("not_an_archive", "this is neither a tar archive nor a gzip-compressed one"),
+            Self::NotAnArchive => {
+                ("not_an_archive", "this is neither a tar archive nor a gzip-compressed one")
+            }
             Self::Corrupt => ("corrupt", "the archive is damaged"),
             Self::Truncated => ("truncated", "the archive ends too early"),
             Self::AfterTheEnd => ("after_the_end", "there is something behind the end of the archive"),

@@ -150,13 +150,20 @@ impl Watcher {
                 Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => continue,
                 Err(error) => return Err(error.into()),
             };
-            let entries = match Dir::read_from(&directory) {
-                Ok(entries) => entries,
+            // Opened anew: what was opened for its path only cannot be read.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let entries = match openat(&directory, c".", flags, Mode::empty()) {
+                Ok(entries) => Dir::new(entries)?,
                 Err(Errno::ACCESS | Errno::NOENT) => continue,
                 Err(error) => return Err(error.into()),
             };
             for entry in entries {
-                let Ok(entry) = entry else { break };
+                let entry = match entry {
+                    Ok(entry) => entry,
+                    // Deleted while it is read.
+                    Err(Errno::NOENT) => break,
+                    Err(error) => return Err(error.into()),
+                };
                 let name = entry.file_name().to_bytes();
                 if matches!(name, b"." | b"..") || is_own(name) {
                     continue;
@@ -417,7 +424,8 @@ impl Watcher {
             // A scan has told it already.
             Some(_) => {}
         }
-        if directory && self.recursive
+        if directory
+            && self.recursive
             && let Ok(at) = at
         {
             // Watched first and looked at then: what was made in between is seen twice and told once.
@@ -461,7 +469,8 @@ impl Watcher {
 
 /// What is at a name; a file where that can no longer be said.
 fn look(at: &OwnedFd, name: &[u8]) -> FileType {
-    statat(at, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW).map_or(FileType::RegularFile, |stat| kind(&stat))
+    statat(at, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)
+        .map_or(FileType::RegularFile, |stat| kind(&stat))
 }
 
 /// Adds an event, unless it only repeats the last one's news of a written file.
