@@ -152,12 +152,12 @@ fn watches_go_with_their_client_and_are_bounded() {
 fn a_slow_client_is_told_of_an_overflow_and_goes_on() {
     both(|container, client, _| {
         let mut stream = Stream::open(container, "path=.");
-        client.shell_ok("for n in $(seq 20000); do : > f$n; done; touch last");
+        client.shell_ok("for n in $(seq 8000); do : > f$n; done; touch last");
         let mut names = Vec::new();
         while names.last().is_none_or(|name| name != "overflow") {
             names.push(stream.next().unwrap().0);
         }
-        assert!(names.len() < 20_000, "{}", names.len());
+        assert!(names.len() < 8_000, "{}", names.len());
         // Whatever is still on its way, what happens from now on is told.
         client.shell_ok("mkdir after");
         while stream.next().unwrap().1["path"] != "after" {}

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bay_ship_api::http::{ArchiveResponse, MAX_ARCHIVE};
 use bytes::Bytes;
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming as Body;
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use crate::agent::Ship;
@@ -29,6 +30,9 @@ const MAX_OUT: usize = 4;
 const STALL: Duration = Duration::from_secs(60);
 /// The whole body. One that trickles would, too.
 const MAX_SENDING: Duration = Duration::from_secs(3600);
+/// Taken of a body that is refused already: bytes, and time.
+const MAX_DRAINED: usize = 16 << 20;
+const DRAINING: Duration = Duration::from_secs(5);
 /// Collected of the body before a thread writes it.
 const PIECE: usize = 256 << 10;
 /// Pieces made ahead of a slow reader.
@@ -50,23 +54,54 @@ impl Archives {
 
 /// `POST /fs/archive?path`.
 pub(in crate::agent) async fn upload(ship: &Arc<Ship>, request: Request<Body>) -> Answer {
-    let path = Query::of(&request)?.required("path")?.to_owned();
-    let gzip = announced_gzip(&request)?;
-    let declared =
-        request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|declared| declared > MAX_ARCHIVE) {
-        return Err(too_large());
-    }
-    let place = Arc::clone(&ship.archives.incoming)
-        .try_acquire_owned()
-        .map_err(|_| Failure::new(Code::Busy, "too many archives are being taken in"))?;
+    let wanted = wanted(ship, &request);
+    let mut body = request.into_body();
+    let (path, gzip, place) = match wanted {
+        Ok(wanted) => wanted,
+        Err(failure) => {
+            drain(&mut body).await;
+            return Err(failure);
+        }
+    };
     let ship = Arc::clone(ship);
     // A task of its own: when the client goes, what was begun is still brought to an end and cleaned up.
     let work = tokio::spawn(async move {
         let _place = place;
-        take_in(&ship, path, gzip, request.into_body()).await
+        let done = take_in(&ship, path, gzip, &mut body).await;
+        if done.is_err() {
+            drain(&mut body).await;
+        }
+        done
     });
     ok(&work.await.map_err(|_| Failure::new(Code::RuntimeError, "the archive was lost"))??)
+}
+
+/// What the head asks for, and a place for it.
+fn wanted(ship: &Ship, request: &Request<Body>) -> Result<(String, bool, OwnedSemaphorePermit), Failure> {
+    let path = Query::of(request)?.required("path")?.to_owned();
+    let gzip = announced_gzip(request)?;
+    if request.body().size_hint().lower() > MAX_ARCHIVE {
+        return Err(too_large());
+    }
+    let place = Arc::clone(&ship.archives.incoming).try_acquire_owned();
+    let place = place.map_err(|_| Failure::new(Code::Busy, "too many archives are being taken in"))?;
+    Ok((path, gzip, place))
+}
+
+/// Takes what is still coming of a refused body, within reason: a sender that is cut off while it sends may never see
+/// the answer.
+async fn drain(body: &mut Body) {
+    let mut taken = 0;
+    let all = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            taken += frame.data_ref().map_or(0, Bytes::len);
+            if taken > MAX_DRAINED {
+                break;
+            }
+        }
+    };
+    // Either way it has been given its chance.
+    let _ = timeout(DRAINING, all).await;
 }
 
 /// Whether the body is said to be compressed.
@@ -83,7 +118,7 @@ fn announced_gzip(request: &Request<Body>) -> Result<bool, Failure> {
     }
 }
 
-async fn take_in(ship: &Ship, path: String, gzip: bool, body: Body) -> Result<ArchiveResponse, Failure> {
+async fn take_in(ship: &Ship, path: String, gzip: bool, body: &mut Body) -> Result<ArchiveResponse, Failure> {
     let files = ship.files.clone();
     let incoming = ship.pool.run(move || files.take_archive(&path)).await?;
     let incoming = Shared::new(&ship.pool, incoming);
@@ -97,7 +132,7 @@ async fn take_in(ship: &Ship, path: String, gzip: bool, body: Body) -> Result<Ar
 }
 
 /// Writes the body to its spool.
-async fn spool(incoming: &Shared<Incoming>, mut body: Body) -> Result<(), Failure> {
+async fn spool(incoming: &Shared<Incoming>, body: &mut Body) -> Result<(), Failure> {
     let mut piece = Vec::with_capacity(PIECE);
     loop {
         let frame = timeout(STALL, body.frame())
