@@ -135,6 +135,7 @@ fn what_is_no_archive_is_refused_with_its_reason() {
 const EXCHANGE: &str = r"
 import os, time
 os.makedirs('/tmp/outside', exist_ok=True)
+os.makedirs('/workspace/aside')
 open('/workspace/ready', 'w').close()
 until, turn = time.monotonic() + 8, 0
 while time.monotonic() < until:
@@ -144,7 +145,7 @@ while time.monotonic() < until:
             path = '/workspace/' + name + '/' + inner
             try:
                 turn += 1
-                os.rename(path, '/workspace/aside-%d' % turn)
+                os.rename(path, '/workspace/aside/%d' % turn)
                 os.symlink('/tmp/outside', path)
             except OSError: pass
 print(os.listdir('/tmp/outside'))

@@ -132,6 +132,7 @@ pub(super) fn json_response<T: Serialize>(status: StatusCode, value: &T) -> Resp
     response
 }
 
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

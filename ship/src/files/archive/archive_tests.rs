@@ -192,7 +192,7 @@ fn exchange(root: &std::path::Path, outside: &std::path::Path, over: &AtomicBool
             }
             for target in [staging.join("tree"), staging.join("tree/d"), staging.join("tree/d/e")] {
                 turn += 1;
-                let aside = root.join(format!("aside-{turn}"));
+                let aside = root.join(format!("aside/{turn}"));
                 if fs::rename(&target, &aside).is_ok() {
                     let _ = symlink(outside, &target);
                 }
@@ -209,6 +209,7 @@ fn whatever_is_done_to_the_staging_directory_nothing_outside_is_written() {
         .map(|n| entry(&format!("{}/{n}", ["d", "d/e", "d/e/f"][n % 3]), Kind::File, "mine"))
         .collect();
     let bytes = tar(&entries);
+    fs::create_dir(f.dir.path().join("aside")).unwrap();
     let over = AtomicBool::new(false);
     let (mut whole, mut broken) = (0, 0);
     std::thread::scope(|scope| {

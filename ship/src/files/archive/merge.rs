@@ -4,7 +4,7 @@
 //! between the two can leave a merge half done, with an error; it cannot lead it out of the workspace.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, futimens, openat, renameat, statat};
 use rustix::io::Errno;
@@ -21,7 +21,6 @@ use crate::files::{Files, RelPath, is_dir, kind};
 impl Files {
     /// Moves a tree to the directory `path`, which is made where it is missing.
     pub(super) fn merge(&self, path: &RelPath, tree: &Tree, staging: &Staging) -> Result<(), Failure> {
-        let _one_at_a_time = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let target = match resolve::resolve(&self.root, path, Parents::MustExist) {
             Ok(place) => place.stat()?.map(|stat| (place, stat)),
             Err(failure) if failure.code == Code::FileNotFound => None,
@@ -33,7 +32,7 @@ impl Files {
             }
             let target = place.open(OFlags::RDONLY | OFlags::DIRECTORY)?;
             check(tree, &tree.root, &target)?;
-            return move_into(tree, &tree.root, staging.tree(), &target);
+            return move_into(tree, &tree.root, staging.tree(), &target, &self.changes);
         }
         // Nothing there: the whole tree takes the name at once.
         let place = resolve::resolve(&self.root, path, Parents::Make)?;
@@ -69,9 +68,19 @@ fn check(tree: &Tree, directory: &Node, target: &OwnedFd) -> Result<(), Failure>
 }
 
 /// Moves everything in this directory of the tree.
-fn move_into(tree: &Tree, directory: &Node, staged: BorrowedFd<'_>, target: &OwnedFd) -> Result<(), Failure> {
+///
+/// `changes` is held for each replaced file and no longer: a write that has checked its `if_match` is not overtaken,
+/// and one that waits does not wait for a hundred thousand renames.
+fn move_into(
+    tree: &Tree,
+    directory: &Node,
+    staged: BorrowedFd<'_>,
+    target: &OwnedFd,
+    changes: &Mutex<()>,
+) -> Result<(), Failure> {
     for (name, node) in tree.children(directory.id) {
         if node.form != Form::Directory {
+            let _one_at_a_time = changes.lock().unwrap_or_else(PoisonError::into_inner);
             check_identity(staged, name, node.made)?;
             renameat(staged, name, target, name)?;
             continue;
@@ -80,7 +89,7 @@ fn move_into(tree: &Tree, directory: &Node, staged: BorrowedFd<'_>, target: &Own
         match present(target, name)? {
             Some(FileType::Directory) => {
                 let there = openat(target, name, DIRECTORY, Mode::empty())?;
-                move_into(tree, node, inner.as_fd(), &there)?;
+                move_into(tree, node, inner.as_fd(), &there, changes)?;
             }
             None => {
                 finish(tree, node, inner.as_fd())?;
