@@ -177,7 +177,10 @@ fn output_is_kept_to_its_bound_and_says_how_much_there_was() {
         assert_eq!(field(&output.head, "x-output-total").unwrap(), "8000000");
         // Where it is kept, user code neither sees nor writes anything.
         assert!(!client.shell("touch /run/ship/agent/x").success);
-        assert_eq!(client.shell("ls -A /run/ship/agent; ls /proc/*/fd/* -l 2>/dev/null | grep deleted").stdout, "");
+        assert_eq!(
+            client.shell("ls -A /run/ship/agent; ls /proc/*/fd/* -l 2>/dev/null | grep deleted").stdout,
+            ""
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Paths are relative to `/workspace` and already normalised by Bay; Ship checks them again.
 
+mod archive;
 mod files;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use archive::*;
 pub use files::*;
 
 /// Most bytes of stdout, and of stderr, that an answer carries inline.

@@ -12,6 +12,7 @@ mod meta;
 mod range;
 mod routes;
 mod server;
+mod shared;
 pub(crate) mod sse;
 
 use std::io;
@@ -24,6 +25,8 @@ use bay_ship_api::{AGENT_ID, USER_ID};
 use rustix::fs::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use self::handlers::archive::Archives;
+use self::handlers::watch::Watching;
 use crate::execution::Executions;
 use crate::files::Files;
 use crate::files::pool::Pool;
@@ -48,6 +51,8 @@ pub(crate) struct Ship {
     pub(crate) files: Files,
     pub(crate) pool: Pool,
     pub(crate) executions: Executions,
+    archives: Archives,
+    watching: Watching,
 }
 
 impl Ship {
@@ -104,6 +109,8 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
             files,
             executions: Executions::new(Pool::start_as_agent()?, config.output_limit),
             pool: Pool::start()?,
+            archives: Archives::new(),
+            watching: Watching::new(),
         };
         tokio::select! {
             over = server::serve(listener, Arc::new(ship), credentials) => over,

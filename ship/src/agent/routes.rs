@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Ship;
 use super::body::Body;
 use super::error::{Code, Failure};
-use super::handlers::{executions, files, python, shell, upload};
+use super::handlers::{archive, executions, files, python, shell, upload, watch};
 use super::http::{Answer, json_response, ok};
 use super::meta::{capabilities, meta};
 
@@ -67,6 +67,8 @@ pub(super) static ROUTES: &[Route] = &[
     route!("POST" "/fs/stat", "filesystem" "stat", |s, r, _| Box::pin(files::stat(s, r))),
     route!("POST" "/fs/upload", "filesystem" "upload", |s, r, _| Box::pin(upload::upload(s, r))),
     route!("GET" "/fs/download", "filesystem" "download", |s, r, _| Box::pin(files::download(s, r))),
+    route!("POST" "/fs/archive", "filesystem" "archive", |s, r, _| Box::pin(archive::upload(s, r))),
+    route!("GET" "/fs/watch", "filesystem" "watch", |s, r, _| Box::pin(watch::watch(s, r))),
     route!("POST" "/shell/exec", "shell" "exec", |s, r, _| Box::pin(shell::exec(s, r))),
     route!("POST" "/ipython/exec", "python" "exec", |s, r, _| Box::pin(python::exec(s, r))),
 ];

@@ -1,7 +1,17 @@
 //! Server-sent events, rendered: one line of JSON each, so that no text inside can end the event.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use hyper::Response;
+use hyper::header::{self, HeaderValue};
 use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::body::{Body, Cut};
+
+/// How often a quiet stream says something: proxies end what says nothing.
+pub(crate) const KEEP_AWAKE: Duration = Duration::from_secs(15);
 
 /// Content type of a stream of events.
 pub(crate) const CONTENT_TYPE: &str = "text/event-stream";
@@ -23,6 +33,15 @@ pub(crate) fn event(name: &str, id: Option<u64>, data: &impl Serialize) -> Bytes
 /// A line that a client ignores and a proxy takes for life.
 pub(crate) fn comment() -> Bytes {
     Bytes::from_static(b": still here\n\n")
+}
+
+/// The answer that carries rendered events.
+pub(super) fn response(events: mpsc::Receiver<Result<Bytes, Cut>>) -> Response<Body> {
+    let mut response = Response::new(Body::Stream(events));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 #[cfg(test)]

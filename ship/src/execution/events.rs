@@ -1,7 +1,6 @@
 //! An execution's events as a body that is sent while they come.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -11,8 +10,6 @@ use super::live::{Execution, gap};
 use crate::agent::body::Cut;
 use crate::agent::sse;
 
-/// How long a stream is silent at most: proxies end what says nothing.
-const SILENCE: Duration = Duration::from_secs(15);
 /// Bytes of events handed over at once.
 const BATCH: usize = 64 << 10;
 /// Batches between us and the connection.
@@ -36,7 +33,7 @@ pub(crate) fn stream(
                     return;
                 }
                 let silent = tokio::select! {
-                    quiet = timeout(SILENCE, reader.changed()) => quiet.is_err(),
+                    quiet = timeout(sse::KEEP_AWAKE, reader.changed()) => quiet.is_err(),
                     () = send.closed() => return,
                 };
                 if silent && send.send(Ok(sse::comment())).await.is_err() {

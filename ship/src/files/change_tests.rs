@@ -290,7 +290,7 @@ fn a_staged_file_that_user_code_exchanges_is_no_success() {
     let mut staged = Staged::create_named(place("x")).unwrap();
     staged.write(b"ours").unwrap();
     let passing = f.names().pop().unwrap();
-    assert!(staging::is_passing_name(passing.as_bytes()));
+    assert!(own::is_passing_name(passing.as_bytes()));
     assert_eq!(f.list(".", false), [""; 0], "no listing shows it");
     fs::remove_file(f.path(&passing)).unwrap();
     symlink("/etc/passwd", f.path(&passing)).unwrap();

@@ -11,9 +11,9 @@ use bay_ship_api::http::DeleteFileRequest;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
+use super::own::passing_name;
 use super::pool::SLICE;
 use super::resolve::{self, Parents, Place};
-use super::staging::passing_name;
 use super::{Files, RelPath, is_dir, kind};
 use crate::agent::error::{Code, Failure};
 
@@ -64,6 +64,14 @@ impl Files {
         let top = open_dir(place.directory(), place.name())?;
         Ok(Removal::Directory(Tree { place, top, open: Vec::new(), until: Instant::now() + MAX_TIME }))
     }
+}
+
+/// Empties and removes a directory of Ship's own, `name` in `parent`, that is open as `top`. Blocks.
+pub(super) fn remove_own(parent: OwnedFd, name: &str, top: OwnedFd) -> Result<(), Failure> {
+    let until = Instant::now() + MAX_TIME;
+    let mut tree = Tree { place: Place::at(parent, name), top, open: Vec::new(), until };
+    while tree.slice()?.is_none() {}
+    Ok(())
 }
 
 impl Removal {

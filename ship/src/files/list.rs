@@ -15,9 +15,9 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
 
 use super::entry::entry;
+use super::own::is_passing_name;
 use super::pool::SLICE;
 use super::resolve::{self, Parents};
-use super::staging::is_passing_name;
 use super::{Files, RelPath, is_dir};
 use crate::agent::error::{Code, Failure};
 

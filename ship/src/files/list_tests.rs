@@ -132,7 +132,7 @@ fn names_that_are_not_utf_8_are_shown_and_passed() {
 fn hidden_names_are_shown_when_asked_for_and_ships_own_never() {
     let f = Fixture::new();
     fs::write(f.path(".env"), "").unwrap();
-    fs::write(f.path(&staging::passing_name().unwrap()), "").unwrap();
+    fs::write(f.path(&own::passing_name().unwrap()), "").unwrap();
     let names =
         |hidden| page(&f, false, hidden, 9, None).entries.into_iter().map(|e| e.name).collect::<Vec<_>>();
     assert_eq!((names(false), names(true)), (vec![], vec![".env".to_owned()]));

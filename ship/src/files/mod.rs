@@ -3,16 +3,21 @@
 //! Every thread of the agent touches files as the user (its file-system identity), so the kernel's own checks
 //! hold; `resolve` keeps every path beneath the root whatever user code does to it meanwhile.
 
+pub(crate) mod archive;
 mod delete;
 mod edit;
 mod entry;
 mod list;
+mod own;
+pub(crate) mod pack;
 pub(crate) mod pool;
 mod read;
 mod resolve;
 mod staging;
+mod tar;
 mod tree;
 pub(crate) mod upload;
+pub(crate) mod watch;
 mod write;
 
 use std::os::fd::OwnedFd;

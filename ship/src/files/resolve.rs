@@ -70,6 +70,12 @@ impl RelPath {
         self.0.is_empty()
     }
 
+    /// The path of the directory that it is in; none for the root.
+    pub(super) fn parent(&self) -> Option<Self> {
+        let (_, parents) = self.0.split_last()?;
+        Some(Self(parents.to_vec()))
+    }
+
     /// As text, `.` for the root.
     pub(crate) fn text(&self) -> String {
         if self.is_root() {
@@ -101,6 +107,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// A name that is known to be in a directory.
+    pub(super) fn at(directory: OwnedFd, name: &str) -> Self {
+        Self { directory, name: Some(name.into()) }
+    }
+
     pub(super) fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }

@@ -19,28 +19,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::own::passing_name;
 use super::resolve::Place;
 use crate::agent::error::{Code, Failure};
-use crate::python::hex;
-
-/// Passing names are this, 16 hexadecimal digits, and [`SUFFIX`]. They are Ship's: no listing shows them.
-const PREFIX: &str = ".bay-";
-const SUFFIX: &str = ".tmp";
-const DIGITS: usize = 16;
-
-/// A new passing name, which nobody can guess.
-pub(super) fn passing_name() -> Result<String, Failure> {
-    let mut random = [0; DIGITS / 2];
-    getrandom::fill(&mut random).map_err(|error| Failure::new(Code::RuntimeError, error.to_string()))?;
-    Ok(format!("{PREFIX}{}{SUFFIX}", hex(&random)))
-}
-
-/// Whether a name is a passing one.
-pub(super) fn is_passing_name(name: &[u8]) -> bool {
-    name.strip_prefix(PREFIX.as_bytes())
-        .and_then(|rest| rest.strip_suffix(SUFFIX.as_bytes()))
-        .is_some_and(|digits| digits.len() == DIGITS && digits.iter().all(u8::is_ascii_hexdigit))
-}
 
 /// A file on its way to `place`, gone again unless it arrives.
 #[derive(Debug)]
@@ -174,17 +155,4 @@ pub(super) fn stamp(file: &File) {
 
 fn exchanged() -> Failure {
     Failure::new(Code::Conflict, "something in the sandbox exchanged the file while it was written")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_ships_own_names_are_passing_ones() {
-        assert!(is_passing_name(passing_name().unwrap().as_bytes()));
-        for other in [".bay-.tmp", ".bay-0123456789abcde.tmp", ".bay-0123456789abcdeg.tmp", "bay", ".bay-x"] {
-            assert!(!is_passing_name(other.as_bytes()), "{other}");
-        }
-    }
 }

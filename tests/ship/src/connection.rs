@@ -1,6 +1,6 @@
 //! One connection at work: the proof, requests as bytes, answers whose bodies are read as they come.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::time::Duration;
 
 use bay_ship_api::handshake::{ACCEPTED, BaySide, CHALLENGE_LEN, Credentials};
@@ -112,6 +112,52 @@ impl Client {
         self.answer()
     }
 
+    /// Uploads `size` bytes of `block`, repeated.
+    pub fn upload(&mut self, path: &str, block: &[u8], size: usize) -> Answer {
+        self.upload_from(path, size as u64, Repeat { block, at: 0 }).unwrap()
+    }
+
+    /// Takes a download as it comes; what `each` does not keep is gone. Its length.
+    pub fn download(&mut self, path: &str, mut each: impl FnMut(&[u8])) -> u64 {
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: ship\r\n\r\n").as_bytes());
+        let mut body = self.begin().unwrap();
+        let (mut length, mut piece) = (0, vec![0; PIECE]);
+        loop {
+            let count = body.read(&mut piece).unwrap();
+            if count == 0 {
+                return length;
+            }
+            each(&piece[..count]);
+            length += count as u64;
+        }
+    }
+
+    /// Asks for what comes in chunks; the head. The body is read with [`Client::chunk`].
+    pub fn get_stream(&mut self, path: &str) -> String {
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: ship\r\n\r\n").as_bytes());
+        wire::head(&mut self.stream).unwrap()
+    }
+
+    /// The next chunk; an empty one is the proper end, an error a broken one.
+    pub fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let length = usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
+        let mut chunk = vec![0; length + 2];
+        self.stream.read_exact(&mut chunk)?;
+        chunk.truncate(length);
+        Ok(chunk)
+    }
+
+    /// Posts a body of any type; `headers` as in [`Client::get_with`].
+    pub fn post_raw(&mut self, path: &str, headers: &str, body: &[u8]) -> Answer {
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: ship\r\n{headers}content-length: {length}\r\n\r\n");
+        self.raw(&[head.as_bytes(), body].concat()).unwrap()
+    }
+
     /// Says that nothing more is sent.
     pub fn end_of_sending(&self) -> io::Result<()> {
         self.stream.get_ref().end_of_sending()
@@ -126,5 +172,21 @@ impl Client {
     pub fn into_stream(self) -> Box<dyn Stream> {
         assert!(self.stream.buffer().is_empty());
         self.stream.into_inner()
+    }
+}
+
+/// A block, again and again.
+struct Repeat<'a> {
+    block: &'a [u8],
+    at: usize,
+}
+
+impl Read for Repeat<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let rest = &self.block[self.at..];
+        let count = rest.len().min(into.len());
+        into[..count].copy_from_slice(&rest[..count]);
+        self.at = (self.at + count) % self.block.len();
+        Ok(count)
     }
 }

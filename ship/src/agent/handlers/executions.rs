@@ -153,11 +153,7 @@ fn named(execution: &Execution, mut response: Response<Body>) -> Response<Body> 
 }
 
 fn events(execution: &Arc<Execution>, seen: u64, held: impl Send + 'static) -> Response<Body> {
-    let mut response = Response::new(Body::Stream(stream(execution, seen, held)));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(sse::CONTENT_TYPE));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    sse::response(stream(execution, seen, held))
 }
 
 /// `GET /executions/{id}?wait=`

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use crate::agent::Ship;
 use crate::agent::body::{Body, FileRange};
 use crate::agent::error::{Code, Failure};
+use crate::agent::handlers::archive;
 use crate::agent::http::{Answer, Query, body, ok, percent_encode, quoted};
 use crate::agent::range::Range;
 use crate::files::pool::Disposed;
@@ -96,10 +97,19 @@ async fn place_to_walk() -> Result<SemaphorePermit<'static>, Failure> {
     }
 }
 
-pub(in crate::agent) async fn download(ship: &Ship, request: Request<Incoming>) -> Answer {
+pub(in crate::agent) async fn download(ship: &Arc<Ship>, request: Request<Incoming>) -> Answer {
     let path = Query::of(&request)?.required("path")?.to_owned();
     let files = ship.files.clone();
-    let file = ship.pool.run(move || files.open_download(&path)).await?;
+    let opened = ship.pool.run({
+        let path = path.clone();
+        move || files.open_download(&path)
+    });
+    let file = match opened.await {
+        Err(failure) if failure.code == Code::IsADirectory => {
+            return archive::download_directory(ship, path).await;
+        }
+        opened => opened?,
+    };
     let (size, etag, name) = (file.size, quoted(&file.etag), percent_encode(&file.name));
     let file = Arc::new(Disposed::new(file, ship.pool.clone()));
     let range = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
