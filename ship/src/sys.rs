@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Which side of a [`fork`] this is.
 pub(crate) enum Forked {
@@ -178,6 +180,13 @@ pub(crate) fn close_number(fd: RawFd) {
     unsafe {
         libc::close(fd);
     }
+}
+
+/// Hands a descriptor to the runtime, which says when it is ready. Must not block where it is read or written.
+#[expect(unsafe_code, reason = "the runtime keeps the number and trusts its owner")]
+pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is the same open descriptor until it is dropped, which the `AsyncFd` does itself.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
 }
 
 /// Makes a write to a closed pipe or socket an error, not the end of the process.

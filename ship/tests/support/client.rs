@@ -131,6 +131,12 @@ impl Client {
 }
 
 impl Client {
+    /// The proved connection itself, for what is not plain requests. Nothing may have been asked yet.
+    pub fn into_stream(self) -> UnixStream {
+        assert!(self.stream.buffer().is_empty());
+        self.stream.into_inner()
+    }
+
     /// Sends and hangs up.
     pub fn send_only(mut self, request: &[u8]) {
         self.stream.get_mut().write_all(request).unwrap();
