@@ -224,7 +224,7 @@ fn a_program_sees_a_new_size_and_unknown_messages_do_nothing() {
 
 #[test]
 fn the_end_of_a_shell_is_told_after_all_of_its_output() {
-    both(|container, _, _| {
+    both(|container, client, _| {
         for (line, exit) in [
             ("seq 50000; exit 7", json!({"type": "exit", "code": 7})),
             ("seq 50000; kill -9 $$", json!({"type": "exit", "code": null, "signal": "SIGKILL"})),
@@ -238,6 +238,16 @@ fn the_end_of_a_shell_is_told_after_all_of_its_output() {
             let wanted: String = (1..=50_000).map(|number| format!("{number}\r\n")).collect();
             assert!(out.contains(&wanted), "{line}: {}", &out[out.len() - 200..]);
         }
+        // Nor is what a late reader had not read lost, with a process in the background that has the terminal open.
+        let mut term = Term::open(container);
+        // More than the socket takes, less than socket and PTY take together.
+        let size = 200_000;
+        term.line(&format!("sleep 7575 & seq 100000 | head -c {size}; exit 7"));
+        gone(client, "[b]ash -l", Duration::from_secs(20));
+        let (out, end) = term.ending();
+        assert_eq!(end, (Some(json!({"type": "exit", "code": 7})), Some(CloseCode::Normal)));
+        let wanted: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+        assert!(String::from_utf8(out).unwrap().replace("\r\n", "\n").contains(&wanted[..size]));
         // Without anything on the terminal it is not over yet.
         let mut term = Term::open(container);
         let began = Instant::now();
