@@ -19,6 +19,7 @@ mod python;
 mod shell;
 mod spawner;
 mod sys;
+mod terminal;
 mod text;
 mod user;
 

@@ -183,6 +183,13 @@ pub(crate) fn close_number(fd: RawFd) {
     }
 }
 
+/// Hands a descriptor to the runtime, which says when it is ready. Must not block where it is read or written.
+#[expect(unsafe_code, reason = "the runtime keeps the number and trusts its owner")]
+pub(crate) fn watch<F: Steady>(fd: F, interest: Interest) -> io::Result<AsyncFd<F>> {
+    // SAFETY: what is `Steady` is the same open descriptor until it is dropped, which the `AsyncFd` does itself.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
+}
+
 /// Makes a write to a closed pipe or socket an error, not the end of the process.
 #[expect(unsafe_code, reason = "signal dispositions have no safe form")]
 pub(crate) fn ignore_broken_pipes() {
@@ -203,9 +210,8 @@ pub(crate) fn start_writeback(file: BorrowedFd<'_>, offset: u64, length: u64) {
     }
 }
 
-/// Tells a task when a descriptor that it shares with others can be read.
-#[expect(unsafe_code, reason = "a descriptor in tokio's hands must stay the same")]
-pub(crate) fn when_readable(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
-    // SAFETY: the counted reference that the `AsyncFd` owns keeps the descriptor open and the same for its life.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
-}
+/// What stands for one and the same open descriptor as long as it lives.
+pub(crate) trait Steady: AsRawFd {}
+
+impl Steady for OwnedFd {}
+impl Steady for Arc<OwnedFd> {}

@@ -35,7 +35,7 @@ pub struct InitConfig {
     pub env: BTreeMap<String, String>,
     /// The Python interpreter to use; null: look for `python3` on the path.
     pub python: Option<String>,
-    /// Capabilities that the profile gives this container (`python`, `shell`, `filesystem`); others are not served.
+    /// Capabilities that the profile gives this container (`python`, `shell`, `filesystem`, `terminal`); others are not served.
     pub capabilities: Vec<String>,
     /// What to set up inside the network namespace before anything runs.
     pub network: NetworkSetup,

@@ -38,6 +38,7 @@ use crate::spawner::child::drop_capabilities;
 use crate::spawner::client::Spawner;
 use crate::spawner::seccomp;
 use crate::sys;
+use crate::terminal::Terminals;
 use crate::user::World;
 
 /// What requests are answered with.
@@ -46,6 +47,7 @@ pub(crate) struct Ship {
     /// `None`: the profile does not give it, or the container cannot.
     pub(crate) python: Option<Python>,
     pub(crate) shell: Option<Shell>,
+    pub(crate) terminal: Option<Terminals>,
     /// Whether files are served; working directories are checked in any case.
     pub(crate) filesystem: bool,
     pub(crate) files: Files,
@@ -62,6 +64,7 @@ impl Ship {
             "filesystem" => self.filesystem,
             "python" => self.python.is_some(),
             "shell" => self.shell.is_some(),
+            "terminal" => self.terminal.is_some(),
             _ => false,
         }
     }
@@ -101,10 +104,13 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
         // Lets its task send the spawn before the next line runs.
         tokio::task::yield_now().await;
         let files = Files::open()?;
+        let terminal = (has("terminal") && world.shell.is_some())
+            .then(|| Terminals::new(spawner.clone(), Arc::clone(&world)));
         let ship = Ship {
             isolation: config.isolation,
             python,
             shell: (has("shell") && world.shell.is_some()).then(|| Shell::new(spawner, world)),
+            terminal,
             filesystem: has("filesystem"),
             files,
             executions: Executions::new(Pool::start_as_agent()?, config.output_limit),

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Ship;
 use super::body::Body;
 use super::error::{Code, Failure};
-use super::handlers::{archive, executions, files, python, shell, upload, watch};
+use super::handlers::{archive, executions, files, python, shell, terminal, upload, watch};
 use super::http::{Answer, json_response, ok};
 use super::meta::{capabilities, meta};
 
@@ -71,6 +71,7 @@ pub(super) static ROUTES: &[Route] = &[
     route!("GET" "/fs/watch", "filesystem" "watch", |s, r, _| Box::pin(watch::watch(s, r))),
     route!("POST" "/shell/exec", "shell" "exec", |s, r, _| Box::pin(shell::exec(s, r))),
     route!("POST" "/ipython/exec", "python" "exec", |s, r, _| Box::pin(python::exec(s, r))),
+    route!("GET" "/term/ws", "terminal" "ws", |s, r, _| Box::pin(terminal::ws(s, r))),
 ];
 
 /// Answers one request.

@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::{Ship, routes};
@@ -25,6 +25,13 @@ const HEAD: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: usize = 128;
 /// Room for a request's head.
 const HEAD_BYTES: usize = 32 << 10;
+
+/// A connection's place among [`MAX_CONNECTIONS`]. Every request carries it, so that what takes a connection over
+/// keeps its place.
+#[derive(Clone)]
+pub(super) struct Connection {
+    _place: Arc<OwnedSemaphorePermit>,
+}
 
 /// Serves until accepting fails for good.
 pub(super) async fn serve(listener: OwnedFd, ship: Arc<Ship>, credentials: Credentials) -> io::Result<()> {
@@ -45,8 +52,8 @@ pub(super) async fn serve(listener: OwnedFd, ship: Arc<Ship>, credentials: Crede
         };
         let (ship, credentials) = (Arc::clone(&ship), Arc::clone(&credentials));
         tokio::spawn(async move {
-            let _permit = permit;
-            connection(stream, ship, &credentials).await;
+            let place = Connection { _place: Arc::new(permit) };
+            connection(stream, ship, &credentials, place).await;
         });
     }
 }
@@ -59,13 +66,14 @@ fn passes(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(mut stream: UnixStream, ship: Arc<Ship>, credentials: &Credentials) {
+async fn connection(mut stream: UnixStream, ship: Arc<Ship>, credentials: &Credentials, place: Connection) {
     // Whoever does not prove itself is told nothing.
     if !matches!(timeout(HANDSHAKE, handshake(&mut stream, credentials)).await, Ok(Ok(true))) {
         return;
     }
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request| {
         let ship = Arc::clone(&ship);
+        request.extensions_mut().insert(place.clone());
         async move { Ok::<_, std::convert::Infallible>(routes::answer(&ship, request).await) }
     });
     // How a connection ends is its other side's business.

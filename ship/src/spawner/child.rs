@@ -32,6 +32,8 @@ pub(crate) struct Program {
     pub(crate) cwd: CString,
     /// stdin, stdout, stderr.
     pub(crate) fds: [OwnedFd; 3],
+    /// stdin is to become its controlling terminal.
+    pub(crate) terminal: bool,
     /// A supplementary group that marks all that descends from this spawn; none where there is one id only.
     pub(crate) mark: Option<u32>,
 }
@@ -63,6 +65,9 @@ fn prepare(mould: &Mould, program: &Program) -> Step<()> {
     at("stderr", rustix::stdio::dup2_stderr(stderr))?;
     sys::close_from(3);
     at("session", rustix::process::setsid())?;
+    if program.terminal {
+        at("terminal", rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()))?;
+    }
     sys::default_signals();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     limit(&mould.limits)?;

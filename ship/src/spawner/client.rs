@@ -119,8 +119,34 @@ impl Spawner {
         command: Command,
         fds: [OwnedFd; SPAWN_FDS],
     ) -> Result<Process, SpawnError> {
+        self.start(command, fds, false).await
+    }
+
+    /// Starts a program with this terminal as stdin, stdout and stderr, and as its controlling terminal.
+    pub(crate) async fn spawn_on_terminal(
+        &self,
+        command: Command,
+        terminal: OwnedFd,
+    ) -> Result<Process, SpawnError> {
+        let copy = || {
+            terminal
+                .try_clone()
+                .map_err(|error| SpawnError::Refused(error.raw_os_error().unwrap_or(libc::EMFILE)))
+        };
+        let (first, second) = (copy()?, copy()?);
+        let fds = [first, second, terminal];
+        self.start(command, fds, true).await
+    }
+
+    async fn start(
+        &self,
+        command: Command,
+        fds: [OwnedFd; SPAWN_FDS],
+        terminal: bool,
+    ) -> Result<Process, SpawnError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let request = Request::Spawn { id, argv: command.argv, env: command.env, cwd: command.cwd };
+        let Command { argv, env, cwd } = command;
+        let request = Request::Spawn { id, argv, env, cwd, terminal };
         let bytes = request.encode().ok_or(SpawnError::TooLarge)?;
         let (send, receive) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).spawns.insert(id, send);

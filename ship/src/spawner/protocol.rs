@@ -1,7 +1,7 @@
 //! What agent and spawner say to each other: one message a datagram on a SEQPACKET socket pair.
 //!
 //! ```text
-//! agent → spawner   Spawn{id, argv, env, cwd} with three descriptors · Signal{pid, signal, reach} · Release{pid}
+//! agent → spawner   Spawn{id, argv, env, cwd, terminal} with three descriptors · Signal{pid, signal, reach} · Release{pid}
 //! spawner → agent   Spawned{id, pid} · Failed{id, errno} · Exited{pid, end}
 //! ```
 //!
@@ -19,7 +19,8 @@ const MAX_STRINGS: u32 = 2048;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request {
     /// Start a program as the user. `env` holds `NAME=value` strings; `cwd` is an absolute path.
-    Spawn { id: u32, argv: Vec<Vec<u8>>, env: Vec<Vec<u8>>, cwd: Vec<u8> },
+    /// `terminal`: stdin is a terminal, which becomes the program's controlling one.
+    Spawn { id: u32, argv: Vec<Vec<u8>>, env: Vec<Vec<u8>>, cwd: Vec<u8>, terminal: bool },
     /// Signal what a spawn became.
     Signal { pid: u32, signal: u8, reach: Reach },
     /// The agent has no more interest in this spawn.
@@ -64,7 +65,7 @@ impl Request {
     pub(crate) fn encode(&self) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(256);
         match self {
-            Self::Spawn { id, argv, env, cwd } => {
+            Self::Spawn { id, argv, env, cwd, terminal } => {
                 out.push(1);
                 out.extend(id.to_le_bytes());
                 for list in [argv, env] {
@@ -74,6 +75,7 @@ impl Request {
                     }
                 }
                 put_string(&mut out, cwd)?;
+                out.push(u8::from(*terminal));
             }
             Self::Signal { pid, signal, reach } => {
                 out.push(2);
@@ -99,7 +101,8 @@ impl Request {
             1 => {
                 let id = from.number()?;
                 let (argv, env) = (from.strings()?, from.strings()?);
-                Self::Spawn { id, argv, env, cwd: from.string()? }
+                let (cwd, terminal) = (from.string()?, from.flag()?);
+                Self::Spawn { id, argv, env, cwd, terminal }
             }
             2 => Self::Signal {
                 pid: from.number()?,
@@ -169,6 +172,14 @@ impl Reader<'_> {
         Ok(self.take(1)?[0])
     }
 
+    fn flag(&mut self) -> Result<bool, Malformed> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed),
+        }
+    }
+
     fn number(&mut self) -> Result<u32, Malformed> {
         let bytes: [u8; 4] = self.take(4)?.try_into().map_err(|_| Malformed)?;
         Ok(u32::from_le_bytes(bytes))
@@ -204,9 +215,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_survive_the_wire(id: u32, argv in strings(), env in strings(), cwd: Vec<u8>) {
+        fn requests_survive_the_wire(id: u32, argv in strings(), env in strings(), cwd: Vec<u8>, terminal: bool) {
             for request in [
-                Request::Spawn { id, argv: argv.clone(), env: env.clone(), cwd: cwd.clone() },
+                Request::Spawn { id, argv: argv.clone(), env: env.clone(), cwd: cwd.clone(), terminal },
                 Request::Signal { pid: id, signal: 9, reach: Reach::Everything },
                 Request::Release { pid: id },
             ] {
@@ -234,7 +245,7 @@ mod tests {
 
         #[test]
         fn a_message_cut_short_or_followed_by_more_is_refused(argv in strings(), cut in 0usize..100) {
-            let whole = Request::Spawn { id: 1, argv, env: vec![], cwd: b"/".to_vec() }.encode().unwrap();
+            let whole = Request::Spawn { id: 1, argv, env: vec![], cwd: b"/".to_vec(), terminal: true }.encode().unwrap();
             let cut = cut % whole.len();
             prop_assert_eq!(Request::decode(&whole[..cut]), Err(Malformed));
             let mut longer = whole;
@@ -245,7 +256,13 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_not_sent() {
-        let request = Request::Spawn { id: 1, argv: vec![vec![b'x'; MAX_MESSAGE]], env: vec![], cwd: vec![] };
+        let request = Request::Spawn {
+            id: 1,
+            argv: vec![vec![b'x'; MAX_MESSAGE]],
+            env: vec![],
+            cwd: vec![],
+            terminal: false,
+        };
         assert_eq!(request.encode(), None);
     }
 }

@@ -140,8 +140,8 @@ impl Server {
 
     fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) {
         match request {
-            Request::Spawn { id, argv, env, cwd } => {
-                let event = match self.spawn(argv, env, cwd, fds) {
+            Request::Spawn { id, argv, env, cwd, terminal } => {
+                let event = match self.spawn(argv, env, cwd, terminal, fds) {
                     Ok(pid) => Event::Spawned { id, pid: pid.as_raw_pid().cast_unsigned() },
                     Err(error) => Event::Failed { id, errno: error.raw_os_error().unwrap_or(libc::EINVAL) },
                 };
@@ -161,6 +161,7 @@ impl Server {
         argv: Vec<Vec<u8>>,
         env: Vec<Vec<u8>>,
         cwd: Vec<u8>,
+        terminal: bool,
         fds: Vec<OwnedFd>,
     ) -> io::Result<Pid> {
         if self.tracked.len() >= MAX_TRACKED {
@@ -170,8 +171,8 @@ impl Server {
         let fds: [OwnedFd; SPAWN_FDS] =
             fds.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
         let mark = (self.mould.isolation == Isolation::TwoUid).then_some(FIRST_MARK + self.spawned % MARKS);
-        let program =
-            Program { argv: strings(argv)?, env: strings(env)?, cwd: CString::new(cwd)?, fds, mark };
+        let (argv, env, cwd) = (strings(argv)?, strings(env)?, CString::new(cwd)?);
+        let program = Program { argv, env, cwd, fds, terminal, mark };
         match sys::fork_single()? {
             Forked::Child => become_program(&self.mould, &program),
             Forked::Parent(pid) => {

@@ -4,5 +4,5 @@
 
 pub use bay_ship_tests::bare::venv;
 pub use bay_ship_tests::{
-    Client, Container, PATIENCE, Setup, bare, client, events, is_root, isolations, wait_for,
+    Client, Container, PATIENCE, Setup, Stream, bare, client, events, is_root, isolations, wait_for,
 };

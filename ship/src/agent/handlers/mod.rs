@@ -5,5 +5,6 @@ pub(super) mod executions;
 pub(super) mod files;
 pub(super) mod python;
 pub(super) mod shell;
+pub(super) mod terminal;
 pub(super) mod upload;
 pub(super) mod watch;

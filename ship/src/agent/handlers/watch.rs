@@ -9,6 +9,7 @@ use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
 use serde_json::json;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{self, Sender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -53,7 +54,7 @@ pub(in crate::agent) async fn watch(ship: &Arc<Ship>, request: Request<Incoming>
     let (files, all) = (ship.files.clone(), Arc::clone(&ship.watching.all));
     let start = move || files.watch(&path, recursive, &all);
     let watcher = ship.pool.run(start.clone()).await?;
-    let ready = sys::when_readable(watcher.queue())?;
+    let ready = sys::watch(watcher.queue(), Interest::READABLE)?;
     let watcher = Shared::new(&ship.pool, watcher);
     let (events, body) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
@@ -121,7 +122,7 @@ impl Stream {
                 if stale {
                     self.watcher.replace(start.clone()).await?;
                     let queue = self.watcher.run(|watcher| Ok(watcher.queue())).await?;
-                    self.ready = sys::when_readable(queue)?;
+                    self.ready = sys::watch(queue, Interest::READABLE)?;
                 }
                 if !more || self.events.is_closed() {
                     break;
