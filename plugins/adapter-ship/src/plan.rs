@@ -67,7 +67,14 @@ pub fn plan(call: &Call) -> Result<Plan, Fault> {
         ("shell", "exec") => {
             let ShellInput { command, timeout, cwd, env, stdin, include_code } = input(call)?;
             let reader = Reader::Shell { command: include_code.then(|| command.clone()), timeout };
-            let request = ShellExecRequest { command, timeout, cwd, env: env.unwrap_or_default(), stdin };
+            let request = ShellExecRequest {
+                command,
+                timeout: Some(timeout),
+                cwd,
+                env: env.unwrap_or_default(),
+                stdin,
+                background: false,
+            };
             post(&["shell", "exec"], &request, reader)
         }
         ("filesystem", "read_file") => {

@@ -2,10 +2,14 @@
 //!
 //! Paths are relative to `/workspace` and already normalised by Bay; Ship checks them again.
 
+mod shell;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use shell::*;
 
 /// Most bytes of stdout, and of stderr, that an answer carries inline.
 pub const MAX_INLINE_OUTPUT: usize = 1 << 20;
@@ -78,23 +82,28 @@ pub struct WorkspaceMeta {
 pub struct ShellExecRequest {
     /// Given to `/bin/bash -c` (or `/bin/sh -c` where there is no bash): no login, no rc files.
     pub command: String,
-    /// Seconds, 1..=3600.
-    pub timeout: u32,
+    /// Seconds, 1..=3600. Not given: 30 in the foreground; in the background it runs until the session ends.
+    #[serde(default)]
+    pub timeout: Option<u32>,
     /// Working directory beneath `/workspace`.
     #[serde(default)]
     pub cwd: Option<String>,
     /// Environment over the profile's.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Bytes for stdin, which is `/dev/null` otherwise.
+    /// Bytes for stdin, after which it is closed. Not given: `/dev/null` in the foreground, in the background a
+    /// pipe that `POST /shell/processes/{id}/stdin` writes to.
     #[serde(default)]
     pub stdin: Option<String>,
+    /// Answer at once and let it run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub background: bool,
 }
 
-/// Answer of `POST /shell/exec`.
+/// Answer of `POST /shell/exec`. In the background nothing of its end is known yet: no output, `exit_code` null.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ShellExecResponse {
-    /// True for exit code 0.
+    /// True for exit code 0, and for a background process that was started.
     pub success: bool,
     /// Up to [`MAX_INLINE_OUTPUT`] bytes; what is not UTF-8 is replaced.
     pub stdout: String,
@@ -112,6 +121,9 @@ pub struct ShellExecResponse {
     pub execution_time_ms: u64,
     /// Names the process in the runtime.
     pub process_id: String,
+    /// As Bay gave it in `X-Execution-Id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_id: Option<String>,
 }
 
 /// `POST /ipython/exec`.

@@ -86,7 +86,9 @@ impl Failure {
         let raw = error.raw_os_error();
         match raw {
             Some(libc::ENOENT) => Self::new(Code::FileNotFound, "there is no such file or directory"),
-            Some(libc::EEXIST | libc::ENOTEMPTY) => Self::new(Code::AlreadyExists, "there is something already"),
+            Some(libc::EEXIST | libc::ENOTEMPTY) => {
+                Self::new(Code::AlreadyExists, "there is something already")
+            }
             Some(libc::EISDIR) => Self::new(Code::IsADirectory, "this is a directory"),
             Some(libc::ENOTDIR) => Self::new(Code::NotADirectory, "a part of the path is not a directory"),
             Some(libc::EACCES | libc::EPERM) => {

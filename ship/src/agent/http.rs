@@ -132,7 +132,6 @@ pub(super) fn json_response<T: Serialize>(status: StatusCode, value: &T) -> Resp
     response
 }
 
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

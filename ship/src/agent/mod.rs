@@ -15,6 +15,7 @@ mod server;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bay_ship_api::handshake::Credentials;
 use bay_ship_api::init::{InitConfig, Isolation};
@@ -37,6 +38,8 @@ use crate::user::World;
 /// What requests are answered with.
 pub(crate) struct Ship {
     pub(crate) isolation: Isolation,
+    /// When the agent started.
+    pub(crate) started: Instant,
     /// `None`: the profile does not give it, or the container cannot.
     pub(crate) python: Option<Python>,
     pub(crate) shell: Option<Shell>,
@@ -92,8 +95,10 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
         // Lets its task send the spawn before the next line runs.
         tokio::task::yield_now().await;
         let files = Files::open()?;
+        let ending = spawner.ending();
         let ship = Ship {
             isolation: config.isolation,
+            started: Instant::now(),
             python,
             shell: (has("shell") && world.shell.is_some()).then(|| Shell::new(spawner, world)),
             filesystem: has("filesystem"),
@@ -101,7 +106,7 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
             pool: Pool::start()?,
         };
         tokio::select! {
-            over = server::serve(listener, Arc::new(ship), credentials) => over,
+            over = server::serve(listener, Arc::new(ship), credentials, ending) => over,
             over = &mut events => over.map_err(io::Error::other).and_then(|over| over),
         }
     })

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Ship;
 use super::body::Body;
 use super::error::{Code, Failure};
-use super::handlers::{files, python, shell};
+use super::handlers::{files, python, shell, stat};
 use super::http::{Answer, json_response, ok};
 use super::meta::{capabilities, meta};
 
@@ -46,12 +46,17 @@ pub(super) static ROUTES: &[Route] = &[
     route!("GET" "/health", |_, _, _| Box::pin(async { ok(&Health { status: "healthy".to_owned() }) })),
     route!("GET" "/meta", |ship, _, _| Box::pin(async { ok(&meta(ship)) })),
     route!("GET" "/capabilities", |ship, _, _| Box::pin(async { ok(&json!({"capabilities": capabilities(ship)})) })),
+    route!("GET" "/stat", |s, _, _| Box::pin(stat::stat(s))),
     route!("POST" "/fs/read_file", "filesystem" "read_file", |s, r, _| Box::pin(files::read(s, r))),
     route!("POST" "/fs/write_file", "filesystem" "write_file", |s, r, _| Box::pin(files::write(s, r))),
     route!("POST" "/fs/delete_file", "filesystem" "delete_file", |s, r, _| Box::pin(files::delete(s, r))),
     route!("POST" "/fs/list_dir", "filesystem" "list_dir", |s, r, _| Box::pin(files::list(s, r))),
     route!("GET" "/fs/download", "filesystem" "download", |s, r, _| Box::pin(files::download(s, r))),
     route!("POST" "/shell/exec", "shell" "exec", |s, r, _| Box::pin(shell::exec(s, r))),
+    route!("GET" "/shell/processes", "shell" "processes", |s, _, _| Box::pin(shell::processes(s))),
+    route!("GET" "/shell/processes/{id}", "shell" "output", |s, r, id| Box::pin(async move { shell::output(s, r, &id).await })),
+    route!("POST" "/shell/processes/{id}/stdin", "shell" "stdin", |s, r, id| Box::pin(async move { shell::stdin(s, r, &id).await })),
+    route!("DELETE" "/shell/processes/{id}", "shell" "kill", |s, _, id| Box::pin(async move { shell::stop(s, &id).await })),
     route!("POST" "/ipython/exec", "python" "exec", |s, r, _| Box::pin(python::exec(s, r))),
 ];
 

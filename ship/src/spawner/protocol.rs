@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! agent → spawner   Spawn{id, argv, env, cwd} with three descriptors · Signal{pid, signal, reach} · Release{pid}
-//! spawner → agent   Spawned{id, pid} · Failed{id, errno} · Exited{pid, end}
+//! spawner → agent   Spawned{id, pid} · Failed{id, errno} · Exited{pid, end} · Ending
 //! ```
 //!
 //! Numbers are little endian; a string is its 32-bit length and its bytes. The spawner holds privilege and the
@@ -44,6 +44,8 @@ pub(crate) enum Event {
     Failed { id: u32, errno: i32 },
     /// A spawned process has ended.
     Exited { pid: u32, end: End },
+    /// The container was told to end: answer what is under way, and go.
+    Ending,
 }
 
 /// How a process ended.
@@ -126,6 +128,7 @@ impl Event {
             Self::Failed { id, errno } => (2, id, errno.cast_unsigned()),
             Self::Exited { pid, end: End::Code(code) } => (3, pid, code.cast_unsigned()),
             Self::Exited { pid, end: End::Signal(signal) } => (4, pid, signal.cast_unsigned()),
+            Self::Ending => (5, 0, 0),
         };
         let mut out = [0; 9];
         out[0] = tag;
@@ -144,6 +147,7 @@ impl Event {
             2 => Self::Failed { id: first, errno: second.cast_signed() },
             3 => Self::Exited { pid: first, end: End::Code(second.cast_signed()) },
             4 => Self::Exited { pid: first, end: End::Signal(second.cast_signed()) },
+            5 => Self::Ending,
             _ => return Err(Malformed),
         })
     }
@@ -221,6 +225,7 @@ mod tests {
                 Event::Failed { id: a, errno: b },
                 Event::Exited { pid: a, end: End::Code(b) },
                 Event::Exited { pid: a, end: End::Signal(b) },
+                Event::Ending,
             ] {
                 prop_assert_eq!(Event::decode(&event.encode()), Ok(event));
             }

@@ -3,3 +3,4 @@
 pub(super) mod files;
 pub(super) mod python;
 pub(super) mod shell;
+pub(super) mod stat;
