@@ -35,8 +35,8 @@ const STDIN_WAIT: Duration = Duration::from_secs(5);
 const STOP_WAIT: Duration = Duration::from_secs(10);
 /// Between two KILLs for a process that has not ended.
 const KILL_AGAIN: Duration = Duration::from_secs(1);
-/// Read from a pipe at once.
-const CHUNK: usize = 16 << 10;
+/// Read from a pipe at once: all that it holds.
+const CHUNK: usize = PIPE_CAPACITY;
 
 /// What to read of a process.
 pub(crate) struct ReadRequest {
@@ -357,13 +357,7 @@ impl Sink {
     /// Takes what lies in a pipe right now.
     fn rest(&self, pipe: Option<&pipe::Receiver>, stream: Stream) {
         let Some(pipe) = pipe else { return };
-        let mut chunk = [0u8; CHUNK];
-        for _ in 0..PIPE_CAPACITY / CHUNK {
-            match pipe.try_read(&mut chunk) {
-                Ok(count) if count > 0 => self.jobs.push(self.number, stream, &chunk[..count]),
-                _ => return,
-            }
-        }
+        self.take(pipe, stream);
     }
 }
 

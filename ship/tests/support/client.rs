@@ -86,6 +86,10 @@ impl Client {
         self.raw(format!("GET {path} HTTP/1.1\r\nhost: ship\r\n{headers}\r\n").as_bytes()).unwrap()
     }
 
+    pub fn delete(&mut self, path: &str) -> Result<Value, Refusal> {
+        self.raw(format!("DELETE {path} HTTP/1.1\r\nhost: ship\r\n\r\n").as_bytes()).unwrap().result()
+    }
+
     pub fn post_bytes(&mut self, path: &str, body: &[u8]) -> Answer {
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: ship\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",

@@ -276,6 +276,29 @@ impl Container {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// Sends init TERM, as the driver does.
+    pub fn terminate(&self) {
+        let init = rustix::process::Pid::from_raw(self.init().cast_signed()).unwrap();
+        rustix::process::kill_process(init, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Host process ids of all that lives inside.
+    pub fn inside(&self) -> Vec<u32> {
+        let mut all = vec![self.init()];
+        let mut at = 0;
+        while let Some(pid) = all.get(at) {
+            all.extend(children(*pid));
+            at += 1;
+        }
+        all
+    }
+
+    /// Waits for the end; the exit code of init.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        wait_for(|| self.ended().then_some(()), "the container to end");
+        self.child.wait().unwrap().code()
+    }
+
     /// Whether bubblewrap, and so init, has ended.
     pub fn ended(&self) -> bool {
         // A zombie is ended too: nobody has waited for it yet.
