@@ -194,7 +194,7 @@ fn stdin_stays_open_until_it_is_closed_and_a_process_that_never_reads_holds_nobo
 fn a_gibibyte_written_at_once_neither_grows_the_agent_nor_stops_the_writer() {
     both(|container, client, _| {
         let size = 1u64 << 30;
-        let id = start(client, &format!("head -c {size} /dev/zero | tr '\\0' x; echo end"));
+        let id = start(client, &format!("head -c {size} /dev/zero; echo end"));
         // Others are served meanwhile.
         client.shell_ok("true");
         let info = ended(client, &id);
@@ -203,7 +203,7 @@ fn a_gibibyte_written_at_once_neither_grows_the_agent_nor_stops_the_writer() {
         assert_eq!((first.offset, first.lost), (first.lost, first.lost));
         assert!(first.lost > size - (1 << 20) - 16, "{}", first.lost);
         let tail = read(client, &id, &format!("offset={}", size - 3));
-        assert_eq!((tail.content.as_str(), tail.next_offset, tail.lost), ("xxxend\n", size + 4, 0));
+        assert_eq!((tail.content.as_str(), tail.next_offset, tail.lost), ("\0\0\0end\n", size + 4, 0));
         assert!(tail.eof);
         let peak = container.kib(container.agent(), "VmHWM");
         assert!(peak < 32 * 1024, "the agent grew to {peak} KiB");
@@ -332,8 +332,10 @@ fn ended_all(client: &mut Client, count: usize) {
 #[test]
 fn ten_thousand_orphans_are_reaped() {
     both(|container, client, _| {
-        let code = "import os\nfor _ in range(10000):\n    if (pid := os.fork()) == 0:\n        \
-                    if os.fork() == 0: os._exit(0)\n        os._exit(0)\n    os.waitpid(pid, 0)\nprint('done')";
+        // A hundred parents with a hundred dead children each, which all pass to process 1 when the parent ends.
+        let code = "import os\nfor _ in range(100):\n    if (pid := os.fork()) == 0:\n        \
+                    for _ in range(100):\n            if os.fork() == 0: os._exit(0)\n        \
+                    os._exit(0)\n    os.waitpid(pid, 0)\nprint('done')";
         let id = start_with(client, json!({"command": format!("exec python3 -S -c \"{code}\"")}));
         let (text, _) = read_on(client, &id, "stdout", 0);
         assert_eq!(text, "done\n");
