@@ -1,4 +1,4 @@
-//! Background processes: started, followed to their end, read from, written to and ended by later calls.
+//! Background processes: started, read from, written to and ended by later calls.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -11,14 +11,12 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
-use tokio::sync::watch;
-use tokio::time::{Instant as Deadline, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant as Deadline, timeout, timeout_at};
 
-use super::registry::{Job, Outcome, Registry, Stream, unknown};
-use super::{KILLED_GRACE, PIPE_CAPACITY, PIPE_GRACE, Shell, TERM_GRACE, capture_pipe, refused};
+use super::follow::{Follower, Sink};
+use super::registry::{Job, Stream, unknown};
+use super::{PIPE_CAPACITY, Shell, capture_pipe, refused};
 use crate::agent::error::{Code, Failure};
-use crate::spawner::client::Process;
-use crate::spawner::protocol::End;
 
 /// Longest wait for more output.
 pub(crate) const MAX_WAIT: u64 = 30;
@@ -33,10 +31,6 @@ const MAX_STDIN: usize = 1 << 20;
 const STDIN_WAIT: Duration = Duration::from_secs(5);
 /// How long a DELETE waits for the end: TERM, KILL and some room. What KILL does not end is stuck in the kernel.
 const STOP_WAIT: Duration = Duration::from_secs(10);
-/// Between two KILLs for a process that has not ended.
-const KILL_AGAIN: Duration = Duration::from_secs(1);
-/// Read from a pipe at once: all that it holds.
-const CHUNK: usize = PIPE_CAPACITY;
 
 /// What to read of a process.
 pub(crate) struct ReadRequest {
@@ -245,132 +239,4 @@ fn stdin(text: Option<&str>) -> Result<(OwnedFd, Option<pipe::Sender>), Failure>
         return Err(Failure::new(Code::Busy, "the kernel has no room for so much in a pipe now"));
     }
     Ok((read, None))
-}
-
-/// Where a process is on its way to the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Running,
-    /// It ended by itself; what it left in its pipes is read.
-    Ended,
-    /// It got TERM.
-    Asked,
-    /// All that descends from it got KILL.
-    Killed,
-}
-
-/// Sees one process to its end.
-struct Follower {
-    sink: Sink,
-    process: Process,
-    stop: watch::Receiver<bool>,
-}
-
-impl Follower {
-    async fn follow(mut self, stdout: pipe::Receiver, stderr: pipe::Receiver, timeout: Option<Duration>) {
-        let (mut out, mut err) = (Some(stdout), Some(stderr));
-        let (mut phase, mut end) = (Phase::Running, None);
-        let (mut timed_out, mut stopped) = (false, false);
-        let mut until = timeout.map(|timeout| Deadline::now() + timeout);
-        while end.is_none() || out.is_some() || err.is_some() {
-            tokio::select! {
-                () = self.sink.pump(&mut out, Stream::Stdout), if out.is_some() => {}
-                () = self.sink.pump(&mut err, Stream::Stderr), if err.is_some() => {}
-                ended = self.process.wait(), if end.is_none() => {
-                    end = Some(ended);
-                    if phase == Phase::Running {
-                        (phase, until) = (Phase::Ended, Some(Deadline::now() + PIPE_GRACE));
-                    }
-                }
-                () = wished(&mut self.stop), if phase == Phase::Running => {
-                    stopped = true;
-                    self.process.signal(libc::SIGTERM);
-                    (phase, until) = (Phase::Asked, Some(Deadline::now() + TERM_GRACE));
-                }
-                () = at(until) => match phase {
-                    Phase::Running => {
-                        timed_out = true;
-                        self.process.signal(libc::SIGTERM);
-                        (phase, until) = (Phase::Asked, Some(Deadline::now() + TERM_GRACE));
-                    }
-                    // Whoever still holds the pipes was left behind on purpose.
-                    Phase::Ended => break,
-                    Phase::Asked => {
-                        self.process.kill_everything();
-                        (phase, until) = (Phase::Killed, Some(Deadline::now() + KILLED_GRACE));
-                    }
-                    Phase::Killed if end.is_some() => break,
-                    Phase::Killed => {
-                        self.process.kill_everything();
-                        until = Some(Deadline::now() + KILL_AGAIN);
-                    }
-                },
-            }
-        }
-        if phase == Phase::Asked {
-            // All have closed the pipes in time, but some may have done so without ending.
-            self.process.kill_everything();
-        }
-        for (pipe, stream) in [(&out, Stream::Stdout), (&err, Stream::Stderr)] {
-            self.sink.rest(pipe.as_ref(), stream);
-        }
-        // The loop ends without an end only where there is one.
-        let end = end.unwrap_or(End::Signal(libc::SIGKILL));
-        self.sink.jobs.finish(self.sink.number, Outcome { end, timed_out, stopped });
-    }
-}
-
-/// Where a process's output goes.
-struct Sink {
-    jobs: Arc<Registry>,
-    number: u64,
-}
-
-impl Sink {
-    /// Waits for something in the pipe and takes it; the pipe goes at its end. The process is never held up by a
-    /// reader: what the ring has no room for is lost, and counted.
-    async fn pump(&self, pipe: &mut Option<pipe::Receiver>, stream: Stream) {
-        let Some(open) = pipe else { return };
-        let alive = open.readable().await.is_ok() && self.take(open, stream);
-        if alive {
-            // Others have their turn, however fast this one writes.
-            tokio::task::yield_now().await;
-        } else {
-            *pipe = None;
-            self.jobs.close(self.number, stream);
-        }
-    }
-
-    /// False at the end of the stream.
-    fn take(&self, pipe: &pipe::Receiver, stream: Stream) -> bool {
-        let mut chunk = [0u8; CHUNK];
-        match pipe.try_read(&mut chunk) {
-            Ok(0) => false,
-            Ok(count) => {
-                self.jobs.push(self.number, stream, &chunk[..count]);
-                true
-            }
-            Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
-        }
-    }
-
-    /// Takes what lies in a pipe right now.
-    fn rest(&self, pipe: Option<&pipe::Receiver>, stream: Stream) {
-        let Some(pipe) = pipe else { return };
-        self.take(pipe, stream);
-    }
-}
-
-/// Resolves once somebody wants the end.
-async fn wished(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending().await
-    }
-}
-
-async fn at(until: Option<Deadline>) {
-    match until {
-        Some(until) => sleep_until(until).await,
-        None => std::future::pending().await,
-    }
 }

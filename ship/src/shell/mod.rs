@@ -1,6 +1,7 @@
 //! Shell commands: one process group each, bounded output, an end that is really waited for.
 
 mod background;
+mod follow;
 mod registry;
 mod ring;
 mod run;
