@@ -85,7 +85,7 @@ impl Utf8Pieces {
 }
 
 /// How many bytes at the end are the beginning of a character whose rest is missing.
-fn cut_tail(bytes: &[u8]) -> usize {
+pub(crate) fn cut_tail(bytes: &[u8]) -> usize {
     for back in 1..=3.min(bytes.len()) {
         let tail = &bytes[bytes.len() - back..];
         if tail[0] & 0xC0 == 0x80 {

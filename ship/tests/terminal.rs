@@ -5,7 +5,6 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -287,7 +286,7 @@ fn every_byte_passes_in_both_directions() {
             .chain((0..1u32 << 20).map(|i| (i.wrapping_mul(7919) >> 5) as u8))
             .collect();
         let mut writer =
-            WebSocket::from_raw_socket(term.socket.get_ref().try_clone().unwrap(), Role::Client, None);
+            WebSocket::from_raw_socket(term.socket.get_ref().again().unwrap(), Role::Client, None);
         let input = sent.clone();
         let writing = std::thread::spawn(move || {
             for piece in input.chunks(50_000) {
@@ -386,7 +385,7 @@ fn nothing_of_a_terminal_outlives_its_connection() {
         // Half a goodbye is one as well.
         let mut term = Term::open(container);
         term.become_program("sleep 7373");
-        term.socket.get_ref().shutdown(Shutdown::Write).unwrap();
+        term.socket.get_ref().end_of_sending().unwrap();
         gone(client, "[7]373", Duration::from_secs(2));
     });
 }

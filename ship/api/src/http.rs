@@ -4,6 +4,7 @@
 
 mod archive;
 mod files;
+mod shell;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 pub use archive::*;
 pub use files::*;
+pub use shell::*;
 
 /// Most bytes of stdout, and of stderr, that an answer carries inline.
 pub const MAX_INLINE_OUTPUT: usize = 1 << 20;
@@ -82,17 +84,22 @@ pub struct WorkspaceMeta {
 pub struct ShellExecRequest {
     /// Given to `/bin/bash -c` (or `/bin/sh -c` where there is no bash): no login, no rc files.
     pub command: String,
-    /// Seconds, 1..=3600.
-    pub timeout: u32,
+    /// Seconds, 1..=3600. Not given: 30 in the foreground; in the background it runs until the session ends.
+    #[serde(default)]
+    pub timeout: Option<u32>,
     /// Working directory beneath `/workspace`.
     #[serde(default)]
     pub cwd: Option<String>,
     /// Environment over the profile's; null: nothing.
     #[serde(default, deserialize_with = "null_as_default")]
     pub env: BTreeMap<String, String>,
-    /// Bytes for stdin, which is `/dev/null` otherwise.
+    /// Bytes for stdin, after which it is closed. Not given: `/dev/null` in the foreground, in the background a
+    /// pipe that `POST /shell/processes/{id}/stdin` writes to.
     #[serde(default)]
     pub stdin: Option<String>,
+    /// Answer at once and let it run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub background: bool,
     /// Repeat the command in the answer.
     #[serde(default)]
     pub include_code: bool,
@@ -129,10 +136,11 @@ pub struct StillRunning {
     pub status: String,
 }
 
-/// Answer of `POST /shell/exec`, in the shape that a client of Bay sees.
+/// Answer of `POST /shell/exec`, in the shape that a client of Bay sees. In the background nothing of its end is
+/// known yet: no output, `exit_code` null.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ShellExecResponse {
-    /// True for exit code 0.
+    /// True for exit code 0, and for a background process that was started.
     pub success: bool,
     /// stdout, then stderr.
     pub output: String,

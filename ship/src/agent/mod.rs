@@ -18,6 +18,7 @@ pub(crate) mod sse;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bay_ship_api::handshake::Credentials;
 use bay_ship_api::init::{InitConfig, Isolation};
@@ -44,6 +45,8 @@ use crate::user::World;
 /// What requests are answered with.
 pub(crate) struct Ship {
     pub(crate) isolation: Isolation,
+    /// When the agent started.
+    pub(crate) started: Instant,
     /// `None`: the profile does not give it, or the container cannot.
     pub(crate) python: Option<Python>,
     pub(crate) shell: Option<Shell>,
@@ -106,8 +109,10 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
         let files = Files::open()?;
         let terminal = (has("terminal") && world.shell.is_some())
             .then(|| Terminals::new(spawner.clone(), Arc::clone(&world)));
+        let ending = spawner.ending();
         let ship = Ship {
             isolation: config.isolation,
+            started: Instant::now(),
             python,
             shell: (has("shell") && world.shell.is_some()).then(|| Shell::new(spawner, world)),
             terminal,
@@ -119,7 +124,7 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
             watching: Watching::new(),
         };
         tokio::select! {
-            over = server::serve(listener, Arc::new(ship), credentials) => over,
+            over = server::serve(listener, Arc::new(ship), credentials, ending) => over,
             over = &mut events => over.map_err(io::Error::other).and_then(|over| over),
         }
     })

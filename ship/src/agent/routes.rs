@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Ship;
 use super::body::Body;
 use super::error::{Code, Failure};
-use super::handlers::{archive, executions, files, python, shell, terminal, upload, watch};
+use super::handlers::{archive, executions, files, python, shell, stat, terminal, upload, watch};
 use super::http::{Answer, json_response, ok};
 use super::meta::{capabilities, meta};
 
@@ -46,6 +46,7 @@ pub(super) static ROUTES: &[Route] = &[
     route!("GET" "/health", |_, _, _| Box::pin(async { ok(&Health { status: "healthy".to_owned() }) })),
     route!("GET" "/meta", |ship, _, _| Box::pin(async { ok(&meta(ship)) })),
     route!("GET" "/capabilities", |ship, _, _| Box::pin(async { ok(&json!({"capabilities": capabilities(ship)})) })),
+    route!("GET" "/stat", |s, _, _| Box::pin(stat::stat(s))),
     route!("GET" "/executions/{id}", |s, r, id| Box::pin(async move { executions::get(s, r, &id).await })),
     route!("GET" "/executions/{id}/events", |s, r, id| {
         Box::pin(async move { executions::resume(s, r, &id).await })
@@ -70,6 +71,10 @@ pub(super) static ROUTES: &[Route] = &[
     route!("POST" "/fs/archive", "filesystem" "archive", |s, r, _| Box::pin(archive::upload(s, r))),
     route!("GET" "/fs/watch", "filesystem" "watch", |s, r, _| Box::pin(watch::watch(s, r))),
     route!("POST" "/shell/exec", "shell" "exec", |s, r, _| Box::pin(shell::exec(s, r))),
+    route!("GET" "/shell/processes", "shell" "processes", |s, _, _| Box::pin(shell::processes(s))),
+    route!("GET" "/shell/processes/{id}", "shell" "output", |s, r, id| Box::pin(async move { shell::output(s, r, &id).await })),
+    route!("POST" "/shell/processes/{id}/stdin", "shell" "stdin", |s, r, id| Box::pin(async move { shell::stdin(s, r, &id).await })),
+    route!("DELETE" "/shell/processes/{id}", "shell" "kill", |s, _, id| Box::pin(async move { shell::stop(s, &id).await })),
     route!("POST" "/ipython/exec", "python" "exec", |s, r, _| Box::pin(python::exec(s, r))),
     route!("GET" "/term/ws", "terminal" "ws", |s, r, _| Box::pin(terminal::ws(s, r))),
 ];

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use super::{Ship, routes};
@@ -23,6 +24,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const HEAD: Duration = Duration::from_secs(10);
 /// Connections at once; more wait in the socket's own queue.
 const MAX_CONNECTIONS: usize = 128;
+/// How long answers under way may take once the container is told to end: what init's own bound leaves.
+const DRAIN: Duration = Duration::from_secs(2);
 /// Room for a request's head.
 const HEAD_BYTES: usize = 32 << 10;
 
@@ -33,15 +36,44 @@ pub(super) struct Connection {
     _place: Arc<OwnedSemaphorePermit>,
 }
 
-/// Serves until accepting fails for good.
-pub(super) async fn serve(listener: OwnedFd, ship: Arc<Ship>, credentials: Credentials) -> io::Result<()> {
+/// Serves until accepting fails for good, or until the container was told to end and what was under way then is
+/// answered, which [`DRAIN`] bounds.
+pub(super) async fn serve(
+    listener: OwnedFd,
+    ship: Arc<Ship>,
+    credentials: Credentials,
+    ending: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    tokio::select! {
+        over = accept(listener, ship, credentials, &room, ending.clone()) => return over,
+        () = ended(ending) => {}
+    }
+    // Every connection holds one permit. Whoever is still busy after that learns it from the broken connection.
+    let _ = timeout(DRAIN, room.acquire_many(MAX_CONNECTIONS as u32)).await;
+    Ok(())
+}
+
+/// Resolves once the container is told to end; never where nobody can tell any more.
+async fn ended(mut ending: watch::Receiver<bool>) {
+    if ending.wait_for(|ending| *ending).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+async fn accept(
+    listener: OwnedFd,
+    ship: Arc<Ship>,
+    credentials: Credentials,
+    room: &Arc<Semaphore>,
+    ending: watch::Receiver<bool>,
+) -> io::Result<()> {
     let listener = StdListener::from(listener);
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     let credentials = Arc::new(credentials);
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let permit = Arc::clone(&room).acquire_owned().await.map_err(io::Error::other)?;
+        let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) if passes(&error) => {
@@ -50,10 +82,10 @@ pub(super) async fn serve(listener: OwnedFd, ship: Arc<Ship>, credentials: Crede
             }
             Err(error) => return Err(error),
         };
-        let (ship, credentials) = (Arc::clone(&ship), Arc::clone(&credentials));
+        let (ship, credentials, ending) = (Arc::clone(&ship), Arc::clone(&credentials), ending.clone());
         tokio::spawn(async move {
             let place = Connection { _place: Arc::new(permit) };
-            connection(stream, ship, &credentials, place).await;
+            connection(stream, ship, &credentials, place, ending).await;
         });
     }
 }
@@ -66,25 +98,41 @@ fn passes(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(mut stream: UnixStream, ship: Arc<Ship>, credentials: &Credentials, place: Connection) {
+async fn connection(
+    mut stream: UnixStream,
+    ship: Arc<Ship>,
+    credentials: &Credentials,
+    place: Connection,
+    ending: watch::Receiver<bool>,
+) {
     // Whoever does not prove itself is told nothing.
-    if !matches!(timeout(HANDSHAKE, handshake(&mut stream, credentials)).await, Ok(Ok(true))) {
-        return;
+    tokio::select! {
+        proved = timeout(HANDSHAKE, handshake(&mut stream, credentials)) => {
+            if !matches!(proved, Ok(Ok(true))) {
+                return;
+            }
+        }
+        () = ended(ending.clone()) => return,
     }
     let service = service_fn(move |mut request| {
         let ship = Arc::clone(&ship);
         request.extensions_mut().insert(place.clone());
         async move { Ok::<_, std::convert::Infallible>(routes::answer(&ship, request).await) }
     });
-    // How a connection ends is its other side's business.
-    let _ = http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_BYTES)
         .keep_alive(true)
         .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    // How a connection ends is its other side's business.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = ended(ending) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
 }
 
 async fn handshake(stream: &mut UnixStream, credentials: &Credentials) -> io::Result<bool> {

@@ -48,7 +48,8 @@ impl Stream {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// As the contract writes it.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",

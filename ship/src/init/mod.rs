@@ -8,13 +8,13 @@ mod network;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bay_ship_api::init::{InitConfig, Isolation};
 use bay_ship_api::{AGENT_ID, LISTEN_FD, USER_ID};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{DumpableBehavior, Pid, WaitOptions, wait};
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, kill_process, wait};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 pub(crate) use config::is_name;
@@ -23,7 +23,7 @@ use crate::agent;
 use crate::log;
 use crate::spawner::child::{Mould, drop_capabilities};
 use crate::spawner::seccomp;
-use crate::spawner::server::{Over, Server, told_to_end};
+use crate::spawner::server::{DRAIN, Heeds, Over, Server, told_to_end};
 use crate::sys::{self, Forked};
 
 /// What Ship keeps while it runs: the kernel's sockets and its settings. Outside `/workspace`.
@@ -35,6 +35,9 @@ pub(crate) const RUN_AGENT_DIR: &str = "/run/ship/agent";
 
 /// How long the start-up message may take.
 const CONFIG_WAIT: Duration = Duration::from_secs(15);
+
+/// What the nest may take beyond its own bound before init ends without it.
+const NEST_GRACE: Duration = Duration::from_millis(500);
 
 /// A start that cannot go on, in words for whoever reads the log.
 pub(crate) type Stop = String;
@@ -87,12 +90,12 @@ fn run() -> Result<String, Stop> {
     match isolation {
         Isolation::TwoUid => {
             stop("seccomp", seccomp::install())?;
-            let mut server = Server::new(ours, signals, mould, vec![agent]);
+            let mut server = Server::new(ours, signals, mould, vec![agent], Heeds::Anyone);
             stop("spawner", server.run()).map(|over| words(&over, agent))
         }
         Isolation::NestedPid => {
             let nest = nest::start(ours, mould, &signals)?;
-            stop("watch", watch(&signals, [agent, nest])).map(|over| words(&over, agent))
+            stop("watch", watch(&signals, agent, nest)).map(|over| words(&over, agent))
         }
     }
 }
@@ -197,22 +200,38 @@ fn start_agent(
     }
 }
 
-/// Init's loop where the spawner is elsewhere: reap, and end with the first of the vital processes.
-fn watch(signals: &OwnedFd, vital: [Pid; 2]) -> std::io::Result<Over> {
+/// Init's loop where the spawner is elsewhere: reap, and end with the first of the vital processes. Told to end,
+/// it tells the nest, which sees to everything inside, and ends with it or when it takes too long.
+fn watch(signals: &OwnedFd, agent: Pid, nest: Pid) -> std::io::Result<Over> {
+    let mut told: Option<Instant> = None;
     loop {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            let ended = status.exited() || status.signaled();
-            if ended && vital.contains(&pid) {
-                return Ok(Over::Lost(pid));
+            if !(status.exited() || status.signaled()) {
+                continue;
+            }
+            match told {
+                None if pid == agent || pid == nest => return Ok(Over::Lost(pid)),
+                Some(_) if pid == nest => return Ok(Over::Told),
+                // The agent goes first in an orderly end.
+                None | Some(_) => {}
             }
         }
+        let left = told.map(|told| (DRAIN + NEST_GRACE).saturating_sub(told.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(Over::Told);
+        }
+        let left = left.map(|left| Timespec {
+            tv_sec: left.as_secs().cast_signed(),
+            tv_nsec: left.subsec_nanos().into(),
+        });
         let mut fds = [PollFd::new(signals, PollFlags::IN)];
-        match poll(&mut fds, None) {
+        match poll(&mut fds, left.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        if told_to_end(signals) {
-            return Ok(Over::Told);
+        if told_to_end(signals, Heeds::Anyone) && told.is_none() {
+            told = Some(Instant::now());
+            let _ = kill_process(nest, Signal::TERM);
         }
     }
 }

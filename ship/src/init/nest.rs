@@ -21,7 +21,7 @@ use super::{Stop, stop};
 use crate::log;
 use crate::spawner::child::{Mould, drop_capabilities};
 use crate::spawner::seccomp;
-use crate::spawner::server::Server;
+use crate::spawner::server::{Heeds, Server};
 use crate::sys::{self, Forked};
 
 /// Starts the nest and returns its process id, as init sees it.
@@ -118,10 +118,10 @@ fn nest(agent: OwnedFd, mould: Mould, to_helper: OwnedFd) -> Result<(), Stop> {
     stop("capabilities", drop_capabilities())?;
     stop("no-new-privileges", rustix::thread::set_no_new_privs(true))?;
     stop("seccomp", seccomp::install())?;
-    // Signals from inside do not reach process 1; this descriptor is for SIGCHLD.
+    // For SIGCHLD, and for what init passes on; what user code sends is read and not heeded.
     let signals = stop("signals", sys::watch_signals())?;
     stop("report", rustix::io::write(&to_helper, &[1]))?;
     drop(to_helper);
-    let mut server = Server::new(agent, signals, mould, Vec::new());
+    let mut server = Server::new(agent, signals, mould, Vec::new(), Heeds::Outside);
     stop("spawner", server.run()).map(|_| ())
 }

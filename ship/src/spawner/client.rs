@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::protocol::{End, Event, Reach, Request, SPAWN_FDS};
 
@@ -52,6 +52,7 @@ pub(crate) struct Spawner {
     socket: Arc<UnixDatagram>,
     waiting: Arc<Mutex<Waiting>>,
     next: Arc<AtomicU32>,
+    ending: Arc<watch::Sender<bool>>,
 }
 
 impl Spawner {
@@ -61,7 +62,13 @@ impl Spawner {
             socket: Arc::new(UnixDatagram::from_std(socket.into())?),
             waiting: Arc::default(),
             next: Arc::new(AtomicU32::new(1)),
+            ending: Arc::new(watch::Sender::new(false)),
         })
+    }
+
+    /// Becomes true when the container was told to end.
+    pub(crate) fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
     }
 
     /// Hands events to those who wait for them, until the spawner is gone.
@@ -110,6 +117,9 @@ impl Spawner {
                     let _ = waiter.send(end);
                 }
             }
+            Event::Ending => {
+                self.ending.send_replace(true);
+            }
         }
     }
 
@@ -144,6 +154,9 @@ impl Spawner {
         fds: [OwnedFd; SPAWN_FDS],
         terminal: bool,
     ) -> Result<Process, SpawnError> {
+        if *self.ending.borrow() {
+            return Err(SpawnError::Gone);
+        }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let Command { argv, env, cwd } = command;
         let request = Request::Spawn { id, argv, env, cwd, terminal };
@@ -202,6 +215,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Its process id as user code sees it: the spawner lives in the same PID namespace.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Waits for its end; may be dropped and called again, also after the end.
     pub(crate) async fn wait(&mut self) -> End {
         if let Some(end) = self.ended {

@@ -28,6 +28,18 @@ pub(crate) fn kill_all(leader: Pid, mark: Option<u32>, spare: &[Pid], mut reap: 
     }
 }
 
+/// Every living process but the calling one and `spare`: where it is process 1, all user code.
+pub(crate) fn everyone(spare: &[Pid]) -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let own = rustix::process::getpid();
+    entries
+        .flatten()
+        .filter_map(|entry| look(entry.file_name().to_str()?.parse().ok()?))
+        .filter_map(|seen| Pid::from_raw(seen.pid))
+        .filter(|pid| *pid != own && !spare.contains(pid))
+        .collect()
+}
+
 /// What the walk learns of one process.
 struct Seen {
     pid: i32,

@@ -1,8 +1,9 @@
 //! What agent and spawner say to each other: one message a datagram on a SEQPACKET socket pair.
 //!
 //! ```text
-//! agent → spawner   Spawn{id, argv, env, cwd, terminal} with three descriptors · Signal{pid, signal, reach} · Release{pid}
-//! spawner → agent   Spawned{id, pid} · Failed{id, errno} · Exited{pid, end}
+//! agent → spawner   Spawn{id, argv, env, cwd, terminal} with three descriptors · Signal{pid, signal, reach} ·
+//!                   Release{pid}
+//! spawner → agent   Spawned{id, pid} · Failed{id, errno} · Exited{pid, end} · Ending
 //! ```
 //!
 //! Numbers are little endian; a string is its 32-bit length and its bytes. The spawner holds privilege and the
@@ -45,6 +46,8 @@ pub(crate) enum Event {
     Failed { id: u32, errno: i32 },
     /// A spawned process has ended.
     Exited { pid: u32, end: End },
+    /// The container was told to end: answer what is under way, and go.
+    Ending,
 }
 
 /// How a process ended.
@@ -129,6 +132,7 @@ impl Event {
             Self::Failed { id, errno } => (2, id, errno.cast_unsigned()),
             Self::Exited { pid, end: End::Code(code) } => (3, pid, code.cast_unsigned()),
             Self::Exited { pid, end: End::Signal(signal) } => (4, pid, signal.cast_unsigned()),
+            Self::Ending => (5, 0, 0),
         };
         let mut out = [0; 9];
         out[0] = tag;
@@ -147,6 +151,7 @@ impl Event {
             2 => Self::Failed { id: first, errno: second.cast_signed() },
             3 => Self::Exited { pid: first, end: End::Code(second.cast_signed()) },
             4 => Self::Exited { pid: first, end: End::Signal(second.cast_signed()) },
+            5 => Self::Ending,
             _ => return Err(Malformed),
         })
     }
@@ -232,6 +237,7 @@ mod tests {
                 Event::Failed { id: a, errno: b },
                 Event::Exited { pid: a, end: End::Code(b) },
                 Event::Exited { pid: a, end: End::Signal(b) },
+                Event::Ending,
             ] {
                 prop_assert_eq!(Event::decode(&event.encode()), Ok(event));
             }

@@ -8,13 +8,14 @@ use std::ffi::CString;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use bay_ship_api::init::Isolation;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
 };
-use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
 
 use super::child::{Mould, Program, become_program};
 use super::hunt;
@@ -28,6 +29,13 @@ const MAX_UNSENT: usize = 2 * MAX_TRACKED;
 /// Marks are group ids from here on; none of them means anything else inside.
 const FIRST_MARK: u32 = 20_000;
 const MARKS: u32 = 40_000;
+
+/// From TERM to KILL for user processes when the container was told to end.
+const USERS_GRACE: Duration = Duration::from_secs(1);
+/// The most that all of an orderly end takes, the agent's last answers included: nothing inside can delay it.
+pub(crate) const DRAIN: Duration = Duration::from_secs(2);
+/// Rounds of killing all there are; user code that forks meanwhile is at its process limit by then.
+const KILL_ROUNDS: usize = 32;
 
 /// Why the loop ended. The process must end too, and so ends everything inside.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,11 +65,15 @@ pub(crate) struct Server {
     unsent: VecDeque<Event>,
     spawned: u32,
     buffer: Vec<u8>,
+    /// Whose signals ask for the end.
+    heeds: Heeds,
+    /// Told to end: nothing more is started.
+    draining: bool,
 }
 
 impl Server {
     /// A spawner that answers on `agent` and reads its signals from `signals`.
-    pub(crate) fn new(agent: OwnedFd, signals: OwnedFd, mould: Mould, vital: Vec<Pid>) -> Self {
+    pub(crate) fn new(agent: OwnedFd, signals: OwnedFd, mould: Mould, vital: Vec<Pid>, heeds: Heeds) -> Self {
         Self {
             agent,
             signals,
@@ -71,6 +83,8 @@ impl Server {
             unsent: VecDeque::new(),
             spawned: 0,
             buffer: vec![0; MAX_MESSAGE],
+            heeds,
+            draining: false,
         }
     }
 
@@ -92,7 +106,8 @@ impl Server {
             };
             let (agent, signals) = (fds[0].revents(), fds[1].revents());
             if !signals.is_empty() {
-                if told_to_end(&self.signals) {
+                if told_to_end(&self.signals, self.heeds) {
+                    self.drain()?;
                     return Ok(Over::Told);
                 }
                 if let Some(lost) = self.reap() {
@@ -102,6 +117,66 @@ impl Server {
             self.flush();
             if agent.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) && !self.serve_one()? {
                 return Ok(Over::AgentGone);
+            }
+        }
+    }
+
+    /// The orderly end: all user processes get TERM, later KILL, and their ends are still reported, so that the
+    /// agent can answer whoever waits for one. Over when nobody is left and the agent has gone, or after [`DRAIN`].
+    fn drain(&mut self) -> io::Result<()> {
+        let began = Instant::now();
+        self.draining = true;
+        self.report(Event::Ending);
+        for pid in hunt::everyone(&self.vital) {
+            let _ = kill_process(pid, Signal::TERM);
+            // Or a stopped one would never hear.
+            let _ = kill_process(pid, Signal::CONT);
+        }
+        let (mut agent_gone, mut killed) = (false, false);
+        loop {
+            let left = hunt::everyone(&self.vital);
+            let passed = began.elapsed();
+            if (left.is_empty() && agent_gone) || passed >= DRAIN {
+                return Ok(());
+            }
+            if passed >= USERS_GRACE && !killed {
+                killed = true;
+                self.kill_users(left);
+                continue;
+            }
+            let next = if killed { DRAIN } else { USERS_GRACE }.saturating_sub(passed);
+            let wait = Timespec { tv_sec: next.as_secs().cast_signed(), tv_nsec: next.subsec_nanos().into() };
+            let mut fds = [
+                PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.agent.as_fd(), PollFlags::IN),
+            ];
+            // A socket whose other end is gone is always ready, so it is looked at no more.
+            let looked = if agent_gone { &mut fds[..1] } else { &mut fds[..] };
+            match poll(looked, Some(&wait)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let spoke = !agent_gone && !fds[1].revents().is_empty();
+            told_to_end(&self.signals, self.heeds);
+            agent_gone |= self.reap().is_some();
+            self.flush();
+            if spoke && !agent_gone {
+                // An agent that died may have left a broken connection, which is no error here.
+                agent_gone = !self.serve_one().unwrap_or(false);
+            }
+        }
+    }
+
+    /// Kills what did not hear, and what it forks meanwhile.
+    fn kill_users(&mut self, mut left: Vec<Pid>) {
+        for _ in 0..KILL_ROUNDS {
+            for pid in left {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            self.reap();
+            left = hunt::everyone(&self.vital);
+            if left.is_empty() {
+                return;
             }
         }
     }
@@ -164,7 +239,7 @@ impl Server {
         terminal: bool,
         fds: Vec<OwnedFd>,
     ) -> io::Result<Pid> {
-        if self.tracked.len() >= MAX_TRACKED {
+        if self.draining || self.tracked.len() >= MAX_TRACKED {
             return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         }
         let strings = |list: Vec<Vec<u8>>| list.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>();
@@ -246,16 +321,64 @@ fn known(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)
 }
 
+/// Whose signals ask for the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heeds {
+    /// Anybody who may send one: user code may not, being another user or in another PID namespace.
+    Anyone,
+    /// Only processes outside the own PID namespace. User code inside has the same user id as the nest, and a
+    /// signal that is blocked and read from a descriptor reaches even a process 1.
+    Outside,
+}
+
+impl Heeds {
+    /// Whether a record of the signal descriptor (`struct signalfd_siginfo`: number, errno, code and sender's
+    /// process id, four bytes each) asks for the end.
+    fn told_by(self, record: &[u8; sys::SIGNAL_RECORD]) -> bool {
+        let word =
+            |at: usize| i32::from_ne_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
+        let (number, code, sender) = (word(0), word(8), word(12));
+        if number == libc::SIGCHLD {
+            return false;
+        }
+        match self {
+            Self::Anyone => true,
+            // The kernel says 0 for a sender outside; only with codes below SI_USER can a sender make one up.
+            Self::Outside => code == libc::SI_USER && sender == 0,
+        }
+    }
+}
+
 /// Empties the signal descriptor; true when one of the signals asks for the end.
-pub(crate) fn told_to_end(signals: &OwnedFd) -> bool {
+pub(crate) fn told_to_end(signals: &OwnedFd, heeds: Heeds) -> bool {
     let mut told = false;
     let mut record = [0u8; sys::SIGNAL_RECORD];
-    while let Ok(read) = rustix::io::read(signals, &mut record) {
-        if read < 4 {
-            break;
-        }
-        let number = u32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
-        told |= number != libc::SIGCHLD as u32;
+    while rustix::io::read(signals, &mut record).is_ok_and(|read| read == record.len()) {
+        told |= heeds.told_by(&record);
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(number: i32, code: i32, sender: i32) -> [u8; sys::SIGNAL_RECORD] {
+        let mut record = [0; sys::SIGNAL_RECORD];
+        for (at, word) in [(0, number), (8, code), (12, sender)] {
+            record[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+        }
+        record
+    }
+
+    #[test]
+    fn the_nest_heeds_only_who_is_outside() {
+        let term = |code, sender| Heeds::Outside.told_by(&record(libc::SIGTERM, code, sender));
+        assert!(term(libc::SI_USER, 0));
+        assert!(!term(libc::SI_USER, 7), "a neighbour");
+        assert!(!term(libc::SI_QUEUE, 0), "a made-up sender");
+        assert!(!term(libc::SI_TKILL, 0), "a made-up sender");
+        assert!(Heeds::Anyone.told_by(&record(libc::SIGTERM, libc::SI_USER, 7)));
+        assert!(!Heeds::Anyone.told_by(&record(libc::SIGCHLD, libc::CLD_EXITED, 7)));
+    }
 }

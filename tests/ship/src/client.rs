@@ -88,6 +88,11 @@ impl Client {
         self.post_bytes(path, body.to_string().as_bytes()).result()
     }
 
+    /// Deletes; the value, or status and code of the error.
+    pub fn delete(&mut self, path: &str) -> Result<Value, Refusal> {
+        self.raw(format!("DELETE {path} HTTP/1.1\r\nhost: ship\r\n\r\n").as_bytes()).unwrap().result()
+    }
+
     /// Runs code.
     pub fn python_within(&mut self, code: &str, timeout: u32) -> PythonExecResponse {
         let answer = self.post("/ipython/exec", &json!({"code": code, "timeout": timeout})).unwrap();

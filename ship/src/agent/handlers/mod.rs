@@ -5,6 +5,7 @@ pub(super) mod executions;
 pub(super) mod files;
 pub(super) mod python;
 pub(super) mod shell;
+pub(super) mod stat;
 pub(super) mod terminal;
 pub(super) mod upload;
 pub(super) mod watch;

@@ -1,6 +1,12 @@
 //! Shell commands: one process group each, bounded output, an end that is really waited for.
 
-use std::os::fd::{AsFd, OwnedFd};
+mod background;
+mod follow;
+mod registry;
+mod ring;
+mod run;
+
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,16 +15,18 @@ use bay_ship_api::WORKSPACE;
 use bay_ship_api::http::{ShellExecRequest, ShellExecResponse};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant as Deadline, sleep_until};
+
+pub(crate) use background::{DEFAULT_READ, MAX_READ, MAX_WAIT, MIN_READ, ReadRequest};
 
 use crate::agent::error::{Code, Failure};
 use crate::execution::{Execution, Stream};
-use crate::spawner::client::{Command, Process, SpawnError, Spawner};
+use crate::spawner::client::{Command, SpawnError, Spawner};
 use crate::spawner::protocol::End;
 use crate::user::World;
+use registry::Registry;
+use run::Stopped;
 
 /// From TERM to KILL.
 const TERM_GRACE: Duration = Duration::from_secs(2);
@@ -28,18 +36,20 @@ const PIPE_GRACE: Duration = Duration::from_millis(50);
 const KILLED_GRACE: Duration = Duration::from_millis(500);
 /// A pipe's size, unless its user made it larger.
 const PIPE_CAPACITY: usize = 64 << 10;
-/// Read from a pipe at once.
-const CHUNK: usize = 16 << 10;
 /// How much of stderr is repeated as a failed command's `error`: the end says why.
 const MAX_ERROR_TAIL: usize = 4096;
-/// Commands at once.
+/// Commands at once in the foreground.
 const MAX_RUNNING: usize = 64;
+/// And in the background: each holds three descriptors and some memory of the agent's.
+const MAX_BACKGROUND: usize = 64;
 /// The kernel takes at most 128 KiB in one argument, its NUL included.
 const MAX_COMMAND: usize = (128 << 10) - 1;
 /// Names and values together, per call.
 const MAX_ENV: usize = 32 << 10;
 /// Longest run, as the contract says.
 const MAX_TIMEOUT: u32 = 3600;
+/// In the foreground where the caller gives none.
+const DEFAULT_TIMEOUT: u32 = 30;
 
 /// Runs shell commands. Cheap to clone.
 #[derive(Clone)]
@@ -47,38 +57,74 @@ pub(crate) struct Shell {
     spawner: Spawner,
     world: Arc<World>,
     running: Arc<Semaphore>,
+    background: Arc<Semaphore>,
+    jobs: Arc<Registry>,
     count: Arc<AtomicU64>,
 }
 
 impl Shell {
     pub(crate) fn new(spawner: Spawner, world: Arc<World>) -> Self {
-        Self { spawner, world, running: Arc::new(Semaphore::new(MAX_RUNNING)), count: Arc::default() }
+        Self {
+            spawner,
+            world,
+            running: Arc::new(Semaphore::new(MAX_RUNNING)),
+            background: Arc::new(Semaphore::new(MAX_BACKGROUND)),
+            jobs: Arc::default(),
+            count: Arc::default(),
+        }
     }
 
-    /// Begins to run one command, which fills and finishes `execution`. `cwd` has been checked to lie beneath
-    /// `/workspace`.
+    /// Begins to run one command, which fills and finishes `execution`: with the command's end, or, for one in the
+    /// background, once it has been started. `cwd` has been checked to lie beneath `/workspace`.
     ///
     /// In a task of its own: whether or not the caller stays, the command keeps its timeout and is waited for.
     pub(crate) fn exec(&self, request: ShellExecRequest, execution: &Arc<Execution>) -> Result<(), Failure> {
         check(&request)?;
-        let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() else {
-            return Err(Failure::new(Code::Busy, format!("{MAX_RUNNING} commands are running already")));
+        let permit = if request.background {
+            None
+        } else {
+            let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() else {
+                return Err(Failure::new(Code::Busy, format!("{MAX_RUNNING} commands are running already")));
+            };
+            Some(permit)
         };
         let (this, execution) = (self.clone(), Arc::clone(execution));
         tokio::spawn(async move {
             let _permit = permit;
-            let end = this.run(request, &execution).await;
+            let end = if request.background {
+                this.begin(request, &execution).await
+            } else {
+                this.run(request, &execution).await
+            };
             // Our own type always serialises.
             execution.finish(end.map(|answer| serde_json::to_value(answer).unwrap_or_default()));
         });
         Ok(())
     }
 
-    async fn run(
+    async fn begin(
         &self,
         request: ShellExecRequest,
         execution: &Execution,
     ) -> Result<ShellExecResponse, Failure> {
+        let command = request.include_code.then(|| request.command.clone());
+        let process_id = self.start(request, Some(execution.context().id.clone())).await?;
+        execution.started(None);
+        Ok(started(process_id, command, execution))
+    }
+
+    /// Commands that run now, in the foreground and in the background.
+    pub(crate) fn at_work(&self) -> (usize, usize) {
+        let taken = |all: usize, room: &Semaphore| all.saturating_sub(room.available_permits());
+        (taken(MAX_RUNNING, &self.running), taken(MAX_BACKGROUND, &self.background))
+    }
+
+    fn next_number(&self) -> u64 {
+        self.count.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What the spawner is to start.
+    fn command(&self, request: ShellExecRequest) -> Result<Command, Failure> {
         let shell = self.world.shell.ok_or_else(|| {
             Failure::new(Code::CapabilityNotSupported, "there is no shell in this container")
         })?;
@@ -92,15 +138,25 @@ impl Shell {
             cwd.push('/');
             cwd.push_str(sub);
         }
-        let (stdin, feed) = stdin(request.stdin)?;
+        Ok(Command { argv, env: self.world.shell_env(&request.env), cwd: cwd.into() })
+    }
+
+    async fn run(
+        &self,
+        mut request: ShellExecRequest,
+        execution: &Execution,
+    ) -> Result<ShellExecResponse, Failure> {
+        let seconds = request.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let timeout = Duration::from_secs(seconds.into());
+        let code = request.include_code.then(|| request.command.clone());
+        let (stdin, feed) = run::stdin(request.stdin.take())?;
         let (stdout, theirs_out) = capture_pipe()?;
         let (stderr, theirs_err) = capture_pipe()?;
-        let command = Command { argv, env: self.world.shell_env(&request.env), cwd: cwd.into() };
+        let command = self.command(request)?;
         let started = Instant::now();
         let process = self.spawner.spawn(command, [stdin, theirs_out, theirs_err]).await.map_err(refused)?;
         execution.started(None);
-        let timeout = Duration::from_secs(request.timeout.into());
-        let ran = follow(process, stdout, stderr, feed, timeout, execution).await;
+        let ran = run::follow(process, stdout, stderr, feed, timeout, execution).await;
         let (exit_code, signal) = match ran.end {
             End::Code(code) if ran.stopped.is_none() => (Some(code), None),
             End::Code(_) => (None, None),
@@ -112,7 +168,7 @@ impl Shell {
         Ok(ShellExecResponse {
             success,
             output: [stdout.as_str(), stderr.as_str()].concat(),
-            error: (!success).then(|| failed_words(&ran, &stderr, exit_code, request.timeout)),
+            error: (!success).then(|| failed_words(&ran, &stderr, exit_code, seconds)),
             stdout,
             stderr,
             exit_code,
@@ -122,14 +178,14 @@ impl Shell {
             execution_id: execution.context().id.clone(),
             execution_time_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             session_seq: execution.context().session_seq,
-            command: request.include_code.then_some(request.command),
-            process_id: format!("proc_{}", self.count.fetch_add(1, Ordering::Relaxed) + 1),
+            command: code,
+            process_id: background::process_id(self.next_number()),
         })
     }
 }
 
 /// Why a command failed, in the words nearest to the cause.
-fn failed_words(ran: &Ran, stderr: &str, exit_code: Option<i32>, timeout: u32) -> String {
+fn failed_words(ran: &run::Ran, stderr: &str, exit_code: Option<i32>, timeout: u32) -> String {
     match (ran.stopped, ran.end, exit_code) {
         (Some(Stopped::Late), ..) => format!("timed out after {timeout} s; the process group was ended"),
         (Some(Stopped::Cancelled), ..) => "cancelled; the process group was ended".to_owned(),
@@ -144,6 +200,26 @@ fn failed_words(ran: &Ran, stderr: &str, exit_code: Option<i32>, timeout: u32) -
     }
 }
 
+/// The answer while nothing of the end is known.
+fn started(process_id: String, command: Option<String>, execution: &Execution) -> ShellExecResponse {
+    ShellExecResponse {
+        success: true,
+        output: String::new(),
+        error: None,
+        stdout: String::new(),
+        stderr: String::new(),
+        exit_code: None,
+        signal: None,
+        timed_out: false,
+        truncated: false,
+        execution_id: execution.context().id.clone(),
+        execution_time_ms: 0,
+        session_seq: execution.context().session_seq,
+        command,
+        process_id,
+    }
+}
+
 fn check(request: &ShellExecRequest) -> Result<(), Failure> {
     if request.command.len() > MAX_COMMAND {
         return Err(Failure::field(
@@ -154,7 +230,7 @@ fn check(request: &ShellExecRequest) -> Result<(), Failure> {
     if request.command.contains('\0') {
         return Err(Failure::field("command", "contains a NUL"));
     }
-    if !(1..=MAX_TIMEOUT).contains(&request.timeout) {
+    if request.timeout.is_some_and(|timeout| !(1..=MAX_TIMEOUT).contains(&timeout)) {
         return Err(Failure::field("timeout", format!("must be from 1 to {MAX_TIMEOUT} seconds")));
     }
     if !request.env.keys().all(|name| crate::init::is_name(name)) {
@@ -191,146 +267,9 @@ pub(crate) fn capture_pipe() -> Result<(pipe::Receiver, OwnedFd), Failure> {
     Ok((pipe::Receiver::from_owned_fd(read)?, write))
 }
 
-/// What is to be written into a program's stdin.
-struct Feed {
-    pipe: pipe::Sender,
-    bytes: Vec<u8>,
-}
-
-/// The program's stdin, and what to write into it.
-fn stdin(text: Option<String>) -> Result<(OwnedFd, Option<Feed>), Failure> {
-    let Some(text) = text else {
-        return Ok((dev_null()?, None));
-    };
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-    rustix::io::ioctl_fionbio(write.as_fd(), true)?;
-    Ok((read, Some(Feed { pipe: pipe::Sender::from_owned_fd(write)?, bytes: text.into_bytes() })))
-}
-
 /// Never a socket: bash takes a socket on stdin for a remote login and would read `.bashrc`.
 pub(crate) fn dev_null() -> Result<OwnedFd, Failure> {
     Ok(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
-}
-
-struct Ran {
-    end: End,
-    stopped: Option<Stopped>,
-}
-
-/// Why a command was stopped from here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stopped {
-    /// Its time was up.
-    Late,
-    /// Somebody asked for it.
-    Cancelled,
-}
-
-/// Reads both pipes into the execution, keeps the time, and sees the process to its end.
-async fn follow(
-    mut process: Process,
-    mut stdout: pipe::Receiver,
-    mut stderr: pipe::Receiver,
-    feed: Option<Feed>,
-    timeout: Duration,
-    execution: &Execution,
-) -> Ran {
-    let mut stopped = None;
-    let end = {
-        let reading = async {
-            tokio::join!(
-                drain(&mut stdout, execution, Stream::Stdout),
-                drain(&mut stderr, execution, Stream::Stderr)
-            );
-        };
-        let feeding = async {
-            if let Some(Feed { mut pipe, bytes }) = feed {
-                // A program that does not read its stdin is no error.
-                let _ = pipe.write_all(&bytes).await;
-            }
-        };
-        tokio::pin!(reading, feeding);
-        let (mut read, mut fed) = (false, false);
-        let mut end = None;
-        let mut killed = false;
-        let mut until = Deadline::now() + timeout;
-        loop {
-            tokio::select! {
-                () = &mut feeding, if !fed => fed = true,
-                () = &mut reading, if !read => {
-                    read = true;
-                    if end.is_some() { break }
-                }
-                ended = process.wait(), if end.is_none() => {
-                    end = Some(ended);
-                    if read { break }
-                    if stopped.is_none() {
-                        until = Deadline::now() + PIPE_GRACE;
-                    }
-                }
-                () = execution.cancellation(), if stopped.is_none() && end.is_none() => {
-                    stopped = Some(Stopped::Cancelled);
-                    process.signal(libc::SIGTERM);
-                    until = Deadline::now() + TERM_GRACE;
-                }
-                () = sleep_until(until) => match (end, stopped, killed) {
-                    // Past the grace: whoever still holds the pipes is in the background.
-                    (Some(_), None, _) | (Some(_), _, true) => break,
-                    (_, None, _) => {
-                        stopped = Some(Stopped::Late);
-                        process.signal(libc::SIGTERM);
-                        until = Deadline::now() + TERM_GRACE;
-                    }
-                    (_, Some(_), false) => {
-                        killed = true;
-                        process.kill_everything();
-                        until = Deadline::now() + KILLED_GRACE;
-                    }
-                    // Not even KILL ends it (it may be stuck in the kernel): answer all the same.
-                    (None, Some(_), true) => {
-                        end = Some(End::Signal(libc::SIGKILL));
-                        break;
-                    }
-                },
-            }
-        }
-        if stopped.is_some() && !killed {
-            // Everything has closed its pipes in time, but some may have done so without ending.
-            process.kill_everything();
-        }
-        end.unwrap_or(End::Signal(libc::SIGKILL))
-    };
-    rest(&stdout, execution, Stream::Stdout);
-    rest(&stderr, execution, Stream::Stderr);
-    execution.write_out().await;
-    Ran { end, stopped }
-}
-
-/// Takes what lies in a pipe right now: all that the program itself can have left there.
-fn rest(pipe: &pipe::Receiver, execution: &Execution, stream: Stream) {
-    let mut chunk = vec![0u8; CHUNK];
-    let mut left = PIPE_CAPACITY;
-    while left > 0 {
-        match pipe.try_read(&mut chunk) {
-            Ok(count) if count > 0 => {
-                execution.output(stream, &chunk[..count]);
-                left = left.saturating_sub(count);
-            }
-            _ => return,
-        }
-    }
-}
-
-/// Reads to the end. A program is held up by those who follow its events and by the disk, never by what is kept.
-async fn drain(pipe: &mut pipe::Receiver, execution: &Execution, stream: Stream) {
-    let mut chunk = vec![0u8; CHUNK];
-    while let Ok(count) = pipe.read(&mut chunk).await {
-        if count == 0 {
-            return;
-        }
-        execution.output(stream, &chunk[..count]);
-        execution.settle().await;
-    }
 }
 
 /// For instance `SIGKILL`.
