@@ -53,6 +53,9 @@ pub(super) static ROUTES: &[Route] = &[
     route!("GET" "/fs/download", "filesystem" "download", |s, r, _| Box::pin(files::download(s, r))),
     route!("POST" "/shell/exec", "shell" "exec", |s, r, _| Box::pin(shell::exec(s, r))),
     route!("POST" "/ipython/exec", "python" "exec", |s, r, _| Box::pin(python::exec(s, r))),
+    route!("GET" "/ipython/kernel/status", "python" "kernel_status", |s, _, _| Box::pin(python::status(s))),
+    route!("POST" "/ipython/kernel/restart", "python" "kernel_restart", |s, _, _| Box::pin(python::restart(s))),
+    route!("DELETE" "/ipython/kernel", "python" "kernel_stop", |s, _, _| Box::pin(python::stop(s))),
 ];
 
 /// Answers one request.

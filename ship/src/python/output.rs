@@ -36,6 +36,8 @@ pub(crate) struct Collector {
     execution_count: Option<i64>,
     /// The kernel said it is done with the request.
     pub(crate) idle: bool,
+    /// The code asked its kernel to end (`quit()`): it does so a moment after its answer.
+    pub(crate) leaving: bool,
 }
 
 /// What a [`Collector`] has gathered, in the shape of the answer.
@@ -89,6 +91,7 @@ impl Collector {
             error: None,
             execution_count: None,
             idle: false,
+            leaving: false,
         }
     }
 
@@ -155,6 +158,8 @@ impl Collector {
             return;
         };
         self.execution_count = content.get("execution_count").and_then(Value::as_i64);
+        let payload = content.get("payload").and_then(Value::as_array);
+        self.leaving = payload.is_some_and(|all| all.iter().any(|one| one["source"] == "ask_exit"));
         let failed = content.get("status").and_then(Value::as_str) != Some("ok");
         if failed && self.error.is_none() {
             // Some failures (a request the kernel aborted) come only here.
@@ -167,7 +172,8 @@ impl Collector {
         self.truncated = true;
     }
 
-    fn stream(&mut self, name: &str, text: &str) {
+    /// Takes text of `stdout` or `stderr`.
+    pub(super) fn stream(&mut self, name: &str, text: &str) {
         self.clear_if_due();
         let used = if name == "stderr" { &mut self.stderr } else { &mut self.stdout };
         let room = MAX_INLINE_OUTPUT - *used;
@@ -257,6 +263,15 @@ impl Collector {
             execution_count: self.execution_count,
             truncated,
         }
+    }
+}
+
+/// The text of a stream's message; of any other, nothing.
+pub(super) fn text_of(message: &Incoming) -> Option<String> {
+    match message.kind.as_str() {
+        "stream" if message.cut => message.cut_stream().map(|(_, text)| text),
+        "stream" => message.content::<Stream>().map(|stream| stream.text),
+        _ => None,
     }
 }
 

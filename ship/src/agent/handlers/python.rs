@@ -13,3 +13,15 @@ pub(in crate::agent) async fn exec(ship: &Ship, request: Request<Incoming>) -> A
     let request: PythonExecRequest = body(request).await?;
     ok(&python.exec(request).await?)
 }
+
+pub(in crate::agent) async fn status(ship: &Ship) -> Answer {
+    ok(&ship.python.as_ref().ok_or_else(|| unsupported("python"))?.kernel_status())
+}
+
+pub(in crate::agent) async fn restart(ship: &Ship) -> Answer {
+    ok(&ship.python.as_ref().ok_or_else(|| unsupported("python"))?.restart().await?)
+}
+
+pub(in crate::agent) async fn stop(ship: &Ship) -> Answer {
+    ok(&ship.python.as_ref().ok_or_else(|| unsupported("python"))?.stop().await?)
+}
