@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bay_ship_api::handshake::{ACCEPTED, BaySide, CHALLENGE_LEN, Credentials};
-use bay_ship_api::http::{PythonExecResponse, ShellExecResponse};
+use bay_ship_api::http::{KernelStatus, PythonExecResponse, ShellExecResponse};
 use serde_json::{Value, json};
 
 pub struct Client {
@@ -96,6 +96,23 @@ impl Client {
 
     pub fn post(&mut self, path: &str, body: &Value) -> Result<Value, Refusal> {
         self.post_bytes(path, body.to_string().as_bytes()).result()
+    }
+
+    pub fn delete(&mut self, path: &str) -> Answer {
+        self.raw(format!("DELETE {path} HTTP/1.1\r\nhost: ship\r\n\r\n").as_bytes()).unwrap()
+    }
+
+    /// The Python kernel's status.
+    pub fn kernel(&mut self) -> KernelStatus {
+        serde_json::from_value(self.get("/ipython/kernel/status").result().unwrap()).unwrap()
+    }
+
+    pub fn restart(&mut self) -> Result<KernelStatus, Refusal> {
+        self.post_bytes("/ipython/kernel/restart", b"").result().map(|v| serde_json::from_value(v).unwrap())
+    }
+
+    pub fn stop(&mut self) -> Result<KernelStatus, Refusal> {
+        self.delete("/ipython/kernel").result().map(|v| serde_json::from_value(v).unwrap())
     }
 
     pub fn python_within(&mut self, code: &str, timeout: u32) -> PythonExecResponse {

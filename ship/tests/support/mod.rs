@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is test code, though not inside a test function")]
 
 pub mod client;
+pub mod packages;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -46,7 +47,7 @@ fn required(name: &str, what: &str) -> PathBuf {
     }
 }
 
-fn venv() -> PathBuf {
+pub fn venv() -> PathBuf {
     let venv = required("BAY_TEST_PYTHON", "a Python virtual environment with ipykernel");
     assert!(venv.join("bin/python3").exists(), "BAY_TEST_PYTHON={} has no bin/python3", venv.display());
     venv
@@ -64,6 +65,8 @@ fn ship() -> PathBuf {
 pub struct Setup {
     pub config: InitConfig,
     pub python: bool,
+    /// Host directories that are there read-only, each with its place beneath `/opt/bay`.
+    pub shown: Vec<(PathBuf, String)>,
     /// Called while init still waits for its configuration, with its host process id.
     pub before_config: Option<Box<dyn FnOnce(u32)>>,
     dir: TempDir,
@@ -93,6 +96,7 @@ impl Setup {
                 limits: Limits { pids: 256, memory: 8 << 30, nofile: 1024, enforce: false },
             },
             python: true,
+            shown: Vec::new(),
             before_config: None,
             dir,
         };
@@ -179,6 +183,9 @@ impl Setup {
         add(&["--ro-bind", ship.to_str().unwrap(), "/.bay/ship"]);
         if self.python {
             add(&["--ro-bind", venv().to_str().unwrap(), "/opt/bay/python"]);
+        }
+        for (from, to) in &self.shown {
+            add(&["--ro-bind", from.to_str().unwrap(), to]);
         }
         add(&["--clearenv", "--setenv", "PATH", "/usr/bin:/bin", "--setenv", "LANG", "C.UTF-8"]);
         add(&["--chdir", "/", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]);
