@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Exact, so that one cache means one behaviour.
-const FIGURES: [&str; 2] = ["matplotlib==3.11.2", "numpy==2.4.0"];
+const FIGURES: [&str; 2] = ["matplotlib==3.11.2", "numpy==2.4.6"];
 
 /// A directory for `PYTHONPATH` that has matplotlib. A failed installation fails the test.
 pub fn figures() -> PathBuf {
@@ -15,8 +15,12 @@ pub fn figures() -> PathBuf {
 
 /// Keyed by its contents: another list is another directory.
 fn installed(name: &str, packages: &[&str]) -> PathBuf {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap();
-    let cache = home.join(".cache/bay/test-venvs");
+    // Root's home is closed to the unprivileged user as whom some containers run.
+    let cache = if super::is_root() {
+        PathBuf::from("/var/cache/bay-test/packages")
+    } else {
+        std::env::var_os("HOME").map(PathBuf::from).unwrap().join(".cache/bay/test-venvs")
+    };
     let key = packages.join("+").replace("==", "-");
     let place = cache.join(format!("{name}-{key}"));
     // Beside the place: of tests that come at once, one installs and the others wait.
