@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bay_ship_api::handshake::Credentials;
 use bay_ship_api::init::Isolation;
 use serde_json::{Value, json};
-use support::{Client, Container, Setup, isolations, wait_for};
+use support::{Client, Container, Setup, isolations};
 
 fn both(test: impl Fn(&Container, &mut Client, Isolation)) {
     for isolation in isolations() {

@@ -55,7 +55,10 @@ fn it_lives_in_the_workspace_as_a_kernel_does() {
     both(|_, client, _| {
         client.post("/fs/write_file", &json!({"path": "mine.py", "content": "VALUE = 'mine'"})).unwrap();
         client.post("/fs/write_file", &json!({"path": "json.py", "content": "raise SystemExit"})).unwrap();
-        assert_eq!(client.python_ok("import os, mine, json; print(os.getcwd(), mine.VALUE)"), "/workspace mine");
+        assert_eq!(
+            client.python_ok("import os, mine, json; print(os.getcwd(), mine.VALUE)"),
+            "/workspace mine"
+        );
         assert_eq!(client.python_ok("import sys; print(sys.path[-1], '' in sys.path)"), "/workspace False");
         assert_eq!(client.python_ok("print(os.environ['GREETING'])"), "from the profile");
     });
@@ -74,8 +77,15 @@ fn errors_show_the_frames_of_the_user_alone() {
              File \"<python-1>\", line 2, in f\n    raise ValueError('no ☃')\nValueError: no ☃"
         );
         let error = error_of(client, "x = 1\ndef broken(:");
-        assert!(error.starts_with("  File \"<python-2>\", line 2") && error.contains("SyntaxError"), "{error}");
-        assert_eq!(error_of(client, "x").lines().last().unwrap(), "NameError: name 'x' is not defined", "nothing ran");
+        assert!(
+            error.starts_with("  File \"<python-2>\", line 2") && error.contains("SyntaxError"),
+            "{error}"
+        );
+        assert_eq!(
+            error_of(client, "x").lines().last().unwrap(),
+            "NameError: name 'x' is not defined",
+            "nothing ran"
+        );
         let error = error_of(client, "try: 1/0\nexcept Exception as e: raise KeyError('k') from e");
         assert!(error.contains("ZeroDivisionError") && error.contains("direct cause"), "{error}");
         assert!(!error.contains("loop.py"), "{error}");
@@ -91,13 +101,20 @@ fn errors_show_the_frames_of_the_user_alone() {
 #[test]
 fn text_comes_in_order_from_prints_children_and_descriptors() {
     both(|_, client, _| {
-        let code = "import sys, os\nfor i in range(20):\n    print('out', i)\n    print('err', i, file=sys.stderr)";
+        let code =
+            "import sys, os\nfor i in range(20):\n    print('out', i)\n    print('err', i, file=sys.stderr)";
         let wanted: String = (0..20).map(|i| format!("out {i}\nerr {i}\n")).collect();
         assert_eq!(client.python(code).output, wanted);
         assert_eq!(client.python_ok("print('a'); _ = os.system('echo b'); print('c')"), "a\nb\nc");
         assert_eq!(client.python_ok("_ = os.write(1, b'raw ' + '☃'.encode()); print(end='x')"), "raw ☃x");
         assert_eq!(client.python_ok("import subprocess; _ = subprocess.run('echo sub', shell=True)"), "sub");
-        assert_eq!(client.python_ok("sys.stdout.buffer.write(b'bytes\\n'); print(sys.stdout.fileno())").lines().count(), 2);
+        assert_eq!(
+            client
+                .python_ok("sys.stdout.buffer.write(b'bytes\\n'); print(sys.stdout.fileno())")
+                .lines()
+                .count(),
+            2
+        );
         assert_eq!(client.python_ok("print('\\udc80 surrogate')"), "\\udc80 surrogate");
     });
 }
@@ -109,16 +126,26 @@ fn rich_values_come_as_mime_bundles() {
                     def _repr_png_(self): return b'\\x89PNG'\n    def _repr_svg_(self): return '<svg/>'\n    \
                     def _repr_json_(self): return {'a': [1, 2.5]}\nR()";
         let answer = client.python(code);
-        assert_eq!(answer.results, [json!({"text/html": "<b>", "text/plain": "plain", "application/json": {"a": [1, 2.5]}})]);
+        assert_eq!(
+            answer.results,
+            [json!({"text/html": "<b>", "text/plain": "plain", "application/json": {"a": [1, 2.5]}})]
+        );
         let kinds: Vec<_> = answer.images.iter().flat_map(|image| image.keys()).collect();
         assert_eq!(kinds, ["image/png", "image/svg+xml"]);
         assert_eq!(answer.images[0]["image/png"], "iVBORw==");
         let code = "class M:\n    def _repr_mimebundle_(self, include=None, exclude=None): return {'text/plain': 'm', 'x/y': 1}, {}\nM()";
         assert_eq!(client.python(code).results, [json!({"text/plain": "m", "x/y": 1})]);
         // A form that fails costs that form only, and is told; one of any attribute is nothing rich.
-        let answer = client.python("class B:\n    def _repr_html_(self): 1/0\n    def __repr__(self): return 'b'\nB()");
-        assert!(answer.success && answer.output.ends_with('b') && answer.output.contains("ZeroDivisionError"), "{answer:?}");
-        assert_eq!(client.python_ok("from unittest.mock import Mock\ntype(Mock())"), "<class 'unittest.mock.Mock'>");
+        let answer = client
+            .python("class B:\n    def _repr_html_(self): 1/0\n    def __repr__(self): return 'b'\nB()");
+        assert!(
+            answer.success && answer.output.ends_with('b') && answer.output.contains("ZeroDivisionError"),
+            "{answer:?}"
+        );
+        assert_eq!(
+            client.python_ok("from unittest.mock import Mock\ntype(Mock())"),
+            "<class 'unittest.mock.Mock'>"
+        );
         assert!(client.python("Mock()").success);
         let error = error_of(client, "class X:\n    def __repr__(self): raise KeyError('repr')\nX()");
         assert!(error.contains("KeyError"), "{error}");
@@ -147,7 +174,10 @@ fn a_timeout_interrupts_and_keeps_the_state() {
             assert_eq!((answer.kernel_seq, client.python_ok("print(kept)").as_str()), (1, "1"), "{code}");
         }
         let began = Instant::now();
-        let answer = client.python_within("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", 1);
+        let answer = client.python_within(
+            "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass",
+            1,
+        );
         assert!(answer.timed_out && began.elapsed() >= Duration::from_secs(6), "{answer:?}");
         assert!(answer.error.unwrap().contains("kernel_seq 2"));
         let next = client.python("'kept' in dir()");
@@ -183,7 +213,12 @@ fn each_death_is_told_with_its_cause_and_what_was_said_before() {
 #[test]
 fn nobody_is_asked_for_input() {
     both(|_, client, _| {
-        for code in ["input('name? ')", "import getpass; getpass.getpass()", "import sys; sys.stdin.read()", "breakpoint()"] {
+        for code in [
+            "input('name? ')",
+            "import getpass; getpass.getpass()",
+            "import sys; sys.stdin.read()",
+            "breakpoint()",
+        ] {
             let began = Instant::now();
             let answer = client.python(code);
             assert!(!answer.success && began.elapsed() < Duration::from_secs(20), "{code}: {answer:?}");
@@ -202,9 +237,18 @@ fn exits_forks_and_closed_descriptors_leave_the_next_call_a_working_one() {
             assert!(!answer.success && !answer.timed_out, "{code}: {answer:?}");
             assert_eq!(client.python_ok("kept"), "1", "{code}");
         }
-        let answer = client.python("pid = os.fork()\nif pid: os.waitpid(pid, 0)\nprint('parent' if pid else 'child')");
+        let answer =
+            client.python("pid = os.fork()\nif pid: os.waitpid(pid, 0)\nprint('parent' if pid else 'child')");
         assert!(answer.success && answer.output == "child\nparent\n", "{answer:?}");
-        for code in ["os.close(0)", "os.close(1)", "os.close(2)", "os.closerange(0, 3)", "sys.stdout.close()", "sys.stdout = None", "sys.stdin.close()"] {
+        for code in [
+            "os.close(0)",
+            "os.close(1)",
+            "os.close(2)",
+            "os.closerange(0, 3)",
+            "sys.stdout.close()",
+            "sys.stdout = None",
+            "sys.stdin.close()",
+        ] {
             client.python(code);
             assert_eq!(client.python_ok("print(kept)"), "1", "{code}");
         }
@@ -224,7 +268,10 @@ fn an_answer_cannot_be_forged_by_accident() {
             let find = "import os\nfds = [int(f) for f in os.listdir('/proc/self/fd')]\n\
                         control = [f for f in fds if f > 500 and os.path.exists(f'/proc/self/fd/{f}') and os.readlink(f'/proc/self/fd/{f}').startswith('socket')]";
             client.python_ok(find);
-            let answer = client.python_within(&format!("os.write(control[0], {garbage})\nimport time; time.sleep(1)\n1/0"), 5);
+            let answer = client.python_within(
+                &format!("os.write(control[0], {garbage})\nimport time; time.sleep(1)\n1/0"),
+                5,
+            );
             assert!(!answer.success, "{garbage}: {answer:?}");
             wait_for(|| client.python("1").success.then_some(()), "the next one");
         }
@@ -240,7 +287,8 @@ fn what_comes_late_is_nobodys_output_and_still_told() {
              threading.Thread(target=late).start()",
         );
         assert_eq!(client.python_ok("go.set(); done.wait(); print('mine')"), "mine");
-        let late = wait_for(|| Some(client.kernel().late_output).filter(|late| late.bytes > 0), "it to be told");
+        let late =
+            wait_for(|| Some(client.kernel().late_output).filter(|late| late.bytes > 0), "it to be told");
         assert_eq!(late.tail.trim(), "from the thread");
         client.python_ok("os.spawnlp(os.P_NOWAIT, 'sh', 'sh', '-c', 'sleep 0.3; echo from a child')");
         wait_for(|| client.kernel().late_output.tail.contains("from a child").then_some(()), "the child's");
@@ -285,7 +333,11 @@ fn figures_come_back_with_show_and_without() {
             assert!(!answer.output.contains("Warning"), "{code}: {}", answer.output);
         }
         let answer = client.python("for i in range(3):\n    plt.figure(); plt.plot([i])\n1/0");
-        assert_eq!((answer.success, answer.images.len()), (false, 3), "what was drawn before the error is shown");
+        assert_eq!(
+            (answer.success, answer.images.len()),
+            (false, 3),
+            "what was drawn before the error is shown"
+        );
         assert_eq!(client.python("plt.get_fignums()").output, "[]");
         // A child inherits a backend that it can use.
         client.python_ok("import subprocess\nsubprocess.run([sys.executable, '-c', 'import matplotlib.pyplot as p; p.plot([1])'], check=True); None");
@@ -303,5 +355,45 @@ fn restart_stop_and_status_work_here_too() {
         assert_eq!((stopped.state.as_str(), stopped.kernel_seq), ("stopped", 3));
         wait_for(|| client.shell("pgrep -f loop.p[y]").stdout.is_empty().then_some(()), "it to be gone");
         assert_eq!(client.python("1").kernel_seq, 3);
+    });
+}
+
+/// Descriptors and threads of a process.
+fn held(pid: u32) -> (usize, usize) {
+    let count = |what: &str| std::fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
+    (count("fd"), count("task"))
+}
+
+#[test]
+fn two_thousand_calls_and_fifty_restarts_leave_nothing_behind() {
+    both(|container, client, isolation| {
+        for _ in 0..50 {
+            client.python_ok("print(1)");
+        }
+        let (before, resident) = (held(container.agent()), container.kib(container.agent(), "VmRSS"));
+        let own = "open('/proc/self/statm').read().split()[1]";
+        let loop_before: i64 = client.python_ok(own).trim_matches('\'').parse().unwrap();
+        let mut times = Vec::new();
+        for _ in 0..2000 {
+            let began = Instant::now();
+            assert_eq!(client.python_ok("print(1)"), "1");
+            times.push(began.elapsed());
+        }
+        let loop_pages = client.python_ok(own).trim_matches('\'').parse::<i64>().unwrap() - loop_before;
+        // The fastest of a hundred: what other work on the machine costs is not what is measured.
+        let (first, last) = (times[..100].iter().min().unwrap(), times[1900..].iter().min().unwrap());
+        let began = Instant::now();
+        for turn in 0..50 {
+            assert_eq!(client.restart().unwrap().kernel_seq, turn + 2);
+        }
+        let restart = began.elapsed() / 50;
+        let grown = container.kib(container.agent(), "VmRSS").saturating_sub(resident);
+        println!(
+            "{isolation:?}: first {first:?}, last {last:?}, restart {restart:?}, grown {grown} KiB, loop {loop_pages} pages"
+        );
+        wait_for(|| (held(container.agent()) == before).then_some(()), "all to be closed");
+        assert!(grown < 1024, "{grown} KiB");
+        assert!(loop_pages < 256, "{loop_pages} pages");
+        assert!(*last < *first * 2, "{first:?} {last:?}");
     });
 }

@@ -45,7 +45,8 @@ const SLEEP: &str = "import time; print('begun', flush=True); time.sleep(60)";
 fn the_status_says_what_the_kernel_does() {
     both(|container, client, _| {
         client.python_ok("1");
-        let ready = wait_for(|| Some(client.kernel()).filter(|status| status.state == "ready"), "it to be ready");
+        let ready =
+            wait_for(|| Some(client.kernel()).filter(|status| status.state == "ready"), "it to be ready");
         assert_eq!((ready.engine.as_deref(), ready.kernel_seq, ready.queued), (Some("ipython"), 1, 0));
         assert_eq!((ready.running_since, ready.last_exit, ready.reason), (None, None, None));
         let (running, waiting) = (beside(container, SLEEP), beside(container, "2"));
@@ -72,7 +73,10 @@ fn a_restart_ends_all_answers_all_and_counts() {
         assert_eq!((restarted.state.as_str(), restarted.kernel_seq), ("ready", 2));
         let ran = running.join().unwrap().unwrap();
         let error = ran.error.unwrap();
-        assert!(!ran.success && error.contains("restarted on request") && error.contains("kernel_seq 2"), "{error}");
+        assert!(
+            !ran.success && error.contains("restarted on request") && error.contains("kernel_seq 2"),
+            "{error}"
+        );
         assert_eq!((ran.output.as_str(), ran.kernel_seq, ran.timed_out), ("begun\n", 2, false));
         for call in waiting {
             assert_eq!(call.join().unwrap().unwrap_err(), (409, "state_lost".to_owned()));
@@ -169,7 +173,9 @@ fn restarts_and_stops_at_random_never_make_up_an_answer() {
                                 assert_eq!(answer["output"], format!("{}\n", worker * 1000 + turn));
                                 right += 1;
                             }
-                            Ok(answer) => assert!(answer["error"].as_str().unwrap().contains("kernel"), "{answer}"),
+                            Ok(answer) => {
+                                assert!(answer["error"].as_str().unwrap().contains("kernel"), "{answer}")
+                            }
                             Err(refusal) => assert_eq!(refusal, (409, "state_lost".to_owned())),
                         }
                     }
@@ -213,12 +219,14 @@ fn all_kinds_of_output_arrive() {
         assert!(answer.output.ends_with("{'the': 'result'}"), "{}", answer.output);
         let kinds: Vec<_> = answer.images.iter().flat_map(|image| image.keys()).collect();
         assert_eq!(kinds, ["image/svg+xml", "image/jpeg"]);
-        let of = |kind: &str| answer.results.iter().filter_map(|bundle| bundle.get(kind)).collect::<Vec<&Value>>();
+        let of =
+            |kind: &str| answer.results.iter().filter_map(|bundle| bundle.get(kind)).collect::<Vec<&Value>>();
         assert_eq!(of("text/html"), ["<i>new</i>"], "updated, not shown twice");
         assert_eq!(of("application/x-own"), [&json!({"a": [1, null, "ü"]})]);
         assert_eq!(of("application/json"), [&json!({"k": 1})]);
         assert_eq!((of("text/markdown").len(), of("text/latex").len()), (1, 1));
-        let cleared = client.python("print('gone'); clear_output(); print('old'); clear_output(wait=True); print('new')");
+        let cleared = client
+            .python("print('gone'); clear_output(); print('old'); clear_output(wait=True); print('new')");
         assert_eq!(cleared.output, "new\n");
     });
 }
@@ -231,7 +239,11 @@ fn figures_come_back_inline_without_any_setup() {
         setup.config.env.insert("PYTHONPATH".into(), "/opt/bay/packages".into());
         let container = setup.start();
         let mut client = container.client();
-        assert_eq!(client.python_ok("import sys; print('matplotlib' in sys.modules)"), "False", "not at start");
+        assert_eq!(
+            client.python_ok("import sys; print('matplotlib' in sys.modules)"),
+            "False",
+            "not at start"
+        );
         for code in [
             "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()",
             "plt.plot([2, 1])",
@@ -255,7 +267,8 @@ fn late_output_of_threads_is_not_the_next_calls() {
              threading.Thread(target=late).start()",
         );
         assert_eq!(client.python_ok("go.set(); done.wait(); print('mine')"), "mine");
-        let late = wait_for(|| Some(client.kernel().late_output).filter(|late| late.bytes > 0), "it to be told");
+        let late =
+            wait_for(|| Some(client.kernel().late_output).filter(|late| late.bytes > 0), "it to be told");
         assert_eq!(late.tail.trim(), "from the thread");
         client.restart().unwrap();
         assert_eq!(client.kernel().late_output.bytes, 0, "another kernel's");
@@ -265,11 +278,21 @@ fn late_output_of_threads_is_not_the_next_calls() {
 #[test]
 fn nothing_that_asks_a_person_hangs() {
     both(|_, client, _| {
-        for code in ["input('name? ')", "import getpass; getpass.getpass()", "breakpoint()", "import pdb; pdb.set_trace()"] {
+        // Without a debugger attached, ipykernel makes `breakpoint()` go on as if it were not there.
+        for (code, fails) in [
+            ("input('name? ')", true),
+            ("import getpass; getpass.getpass()", true),
+            ("breakpoint()", false),
+            ("import pdb; pdb.set_trace()", true),
+        ] {
             let began = Instant::now();
             let answer = client.python_within(code, 20);
-            assert!(!answer.success, "{code}: {answer:?}");
-            assert!(began.elapsed() < Duration::from_secs(19), "{code} by its timeout only: {:?}", answer.error);
+            assert_eq!(answer.success, !fails, "{code}: {answer:?}");
+            assert!(
+                began.elapsed() < Duration::from_secs(19),
+                "{code} by its timeout only: {:?}",
+                answer.error
+            );
             assert_eq!(client.python_ok("6*7"), "42", "{code}");
         }
     });
@@ -305,8 +328,14 @@ fn code_that_hurts_its_kernel_gets_an_honest_answer() {
         // Whatever these are answered with: the next call works, in the same kernel.
         let own_stdout = "import io; held = sys.stdout; sys.stdout = io.StringIO()";
         for code in [
-            "os.close(0)", "os.close(1)", "os.close(2)", "os.closerange(0, 3)", "os.kill(os.getppid(), 9)",
-            own_stdout, "sys.stdout = held", "%reset -f",
+            "os.close(0)",
+            "os.close(1)",
+            "os.close(2)",
+            "os.closerange(0, 3)",
+            "os.kill(os.getppid(), 9)",
+            own_stdout,
+            "sys.stdout = held",
+            "%reset -f",
         ] {
             client.python(code);
             let next = client.python("6 * 7");
@@ -327,7 +356,10 @@ fn code_that_ends_its_kernel_is_told_so_and_the_next_call_works() {
             ("import os; os._exit(3)", "exit status 3"),
             ("import os; os._exit(0)", "exit status 0"),
             ("import os; os.abort()", "SIGABRT"),
-            ("import os, signal; os.kill(os.getpid(), signal.SIGTERM); import time; time.sleep(9)", "SIGTERM"),
+            (
+                "import os, signal; os.kill(os.getpid(), signal.SIGTERM); import time; time.sleep(9)",
+                "SIGTERM",
+            ),
             ("import os; os.closerange(3, 4096); import time; time.sleep(9)", ""),
         ] {
             let answer = client.python_within(code, 20);
@@ -387,14 +419,11 @@ fn two_thousand_calls_leave_nothing_behind() {
             times.push(began.elapsed());
         }
         let grown = container.kib(container.agent(), "VmRSS").saturating_sub(resident);
-        let median = |times: &mut [Duration]| {
-            times.sort();
-            times[times.len() / 2]
-        };
-        let (first, last) = (median(&mut times[..100]), median(&mut times[1900..]));
+        // The fastest of a hundred: what other work on the machine costs is not what is measured.
+        let (first, last) = (times[..100].iter().min().unwrap(), times[1900..].iter().min().unwrap());
         println!("{isolation:?}: first {first:?}, last {last:?}, grown {grown} KiB, held {before:?}");
         assert_eq!(held(container.agent()), before);
         assert!(grown < 1024, "{grown} KiB");
-        assert!(last < first * 2, "{first:?} {last:?}");
+        assert!(*last < *first * 2, "{first:?} {last:?}");
     });
 }

@@ -109,7 +109,9 @@ impl Interpreter {
                 Err(StartFailure::Other(format!("{}: {}", error.name, error.value)))
             }
             (Ending::Died(end), _) => Err(explain(end, &gathered.output)),
-            (other, _) => Err(StartFailure::Other(format!("the interpreter did not become ready: {other:?}"))),
+            (other, _) => {
+                Err(StartFailure::Other(format!("the interpreter did not become ready: {other:?}")))
+            }
         }
     }
 
@@ -180,7 +182,12 @@ impl Interpreter {
     }
 
     /// True for the reply.
-    fn take_frame(&self, token: &str, Frame { token: of, message }: Frame, collector: &mut Collector) -> bool {
+    fn take_frame(
+        &self,
+        token: &str,
+        Frame { token: of, message }: Frame,
+        collector: &mut Collector,
+    ) -> bool {
         if message.kind == "late" {
             let text = message.content::<Value>().unwrap_or_default();
             self.late.push(text["text"].as_str().unwrap_or_default());
@@ -295,9 +302,11 @@ async fn next(
         let Some(which) = ready else {
             match control.try_read(chunk) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => frames
-                    .feed(&chunk[..count], |frame| waiting.push_back(frame))
-                    .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "user code wrote to its socket"))?,
+                Ok(count) => {
+                    frames.feed(&chunk[..count], |frame| waiting.push_back(frame)).map_err(|_| {
+                        io::Error::new(io::ErrorKind::InvalidData, "user code wrote to its socket")
+                    })?
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }

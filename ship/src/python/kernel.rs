@@ -29,6 +29,9 @@ const IDLE_GRACE: Duration = Duration::from_secs(2);
 /// How long the kernel may take to accept a request: its I/O thread does that whatever Python is busy with.
 pub(super) const SEND: Duration = Duration::from_secs(10);
 
+/// Run once before any code of the user's.
+const THREADS: &str = include_str!("threads.py");
+
 /// Why there is no kernel.
 #[derive(Debug)]
 pub(super) enum StartFailure {
@@ -88,6 +91,8 @@ pub(super) struct Kernel {
     signer: Signer,
     session: String,
     count: u64,
+    /// What `count` was before the first code of the user's.
+    ready_at: u64,
     said: Tail,
     late: Late,
 }
@@ -129,8 +134,10 @@ impl Kernel {
             () = sleep(START) => Err(StartFailure::Other(format!("not ready after {} s", START.as_secs()))),
         };
         let (shell, iopub) = connected?;
-        let mut kernel = Self { process, shell, iopub, signer, session: random_hex()?, count: 0, said, late };
+        let session = random_hex()?;
+        let mut kernel = Self { process, shell, iopub, signer, session, count: 0, ready_at: 0, said, late };
         kernel.become_ready(world).await?;
+        kernel.ready_at = kernel.count;
         Ok(kernel)
     }
 
@@ -149,7 +156,8 @@ impl Kernel {
                 other => return Err(StartFailure::Other(format!("the kernel did not answer: {other:?}"))),
             }
         }
-        let code = ready_code(&world.withheld());
+        let threads = serde_json::Value::String(THREADS.to_owned());
+        let code = format!("{}\nexec({threads}, {{}})", ready_code(&world.withheld()));
         let content = json!({
             "code": code, "silent": true, "store_history": false, "user_expressions": {},
             "allow_stdin": false, "stop_on_error": false,
@@ -264,9 +272,12 @@ impl Kernel {
         }
     }
 
-    /// Takes a message that belongs to no execution under way.
+    /// Takes a message that belongs to no execution under way. What the kernel itself said while it started is not
+    /// of interest.
     fn outside(&self, message: &Incoming) {
-        if let Some(text) = text_of(message) {
+        let number = message.parent.strip_prefix(&self.session).and_then(|rest| rest.strip_prefix('-'));
+        let of_user = number.and_then(|number| number.parse::<u64>().ok()).is_some_and(|n| n > self.ready_at);
+        if let Some(text) = text_of(message).filter(|_| of_user) {
             self.late.push(&text);
         }
     }

@@ -30,10 +30,10 @@ use bay_ship_api::http::{PythonExecRequest, PythonExecResponse};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
-pub(crate) use self::control::{State, Status};
-pub(crate) use self::engine::EngineKind;
 use self::control::{Board, MAX_ORDERS, Order, Wish, state_lost};
+pub(crate) use self::control::{State, Status};
 use self::engine::Engine;
+pub(crate) use self::engine::EngineKind;
 use self::kernel::{Ending, StartFailure};
 use self::late::Late;
 use self::launch::Guard;
@@ -343,7 +343,11 @@ impl Actor {
             cause: words.clone(),
             next_kernel: self.kernel_seq + u64::from(over),
             timeout: job.request.timeout,
-            last_words: if matches!(ending, Ending::Died(_)) { engine.last_words().await } else { String::new() },
+            last_words: if matches!(ending, Ending::Died(_)) {
+                engine.last_words().await
+            } else {
+                String::new()
+            },
             ending,
             gathered: collector.finish(),
         }

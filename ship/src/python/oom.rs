@@ -15,8 +15,7 @@ use crate::spawner::protocol::End;
 /// must pay.
 const FRESH: Duration = Duration::from_secs(10);
 /// Files of the container's control group, of version 2 and 1, as far as the container mounts them.
-const OF_CONTAINER: [&str; 2] =
-    ["/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"];
+const OF_CONTAINER: [&str; 2] = ["/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"];
 const OF_MACHINE: &str = "/proc/vmstat";
 
 /// Kills for want of memory so far; `None` where that cannot be read.
@@ -71,7 +70,9 @@ fn words(end: End, before: Kills, after: Kills) -> String {
     if rose(before.container, after.container) {
         format!("{said}: out of memory; the container's limit was reached")
     } else if before.container.is_none() && rose(before.machine, after.machine) {
-        format!("{said}: probably out of memory; a process of this machine was killed for want of it meanwhile")
+        format!(
+            "{said}: probably out of memory; a process of this machine was killed for want of it meanwhile"
+        )
     } else {
         said
     }
