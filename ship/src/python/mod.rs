@@ -232,7 +232,7 @@ impl Actor {
                 }
             }
         };
-        // What was being started has been told to end by now, before anything else is started.
+        // What was being started ends with the block above, or as soon as the spawner says that it exists.
         Err(self.obey(order, "stopped on request while it started"))
     }
 
