@@ -7,7 +7,7 @@ mod support;
 
 use bay_ship_api::init::Isolation;
 use serde_json::json;
-use support::{Client, Container, Setup, isolations, wait_for};
+use support::{Client, Container, Setup, isolations};
 
 fn both(test: impl Fn(&Container, &mut Client, Isolation)) {
     for isolation in isolations() {
@@ -36,23 +36,25 @@ fn only_what_the_profile_gives_is_served() {
 }
 
 #[test]
-fn without_ipykernel_python_is_not_offered_and_the_rest_works() {
+fn without_any_interpreter_python_is_not_offered_and_the_rest_works() {
     for isolation in isolations() {
         let mut setup = Setup::new(isolation);
-        (setup.python, setup.config.python) = (false, None);
+        (setup.python, setup.config.python) = (false, Some("/opt/bay/python/bin/python3".into()));
         let container = setup.start();
         let mut client = container.client();
-        let state = wait_for(
-            || {
-                let python = client.get("/meta").json()["capabilities"]["python"].clone();
-                (python["state"] != "starting").then_some(python)
-            },
-            "the interpreter to be found wanting",
+        let meta = client.get("/meta").json();
+        assert_eq!(
+            meta["capabilities"].as_object().unwrap().keys().collect::<Vec<_>>(),
+            ["filesystem", "shell"]
         );
-        assert_eq!((&state["state"], &state["operations"]), (&json!("unavailable"), &json!([])));
+        let unsupported = (400, "capability_not_supported".to_owned());
         let refused = client.post("/ipython/exec", &json!({"code": "1", "timeout": 1}));
-        assert_eq!(refused, Err((400, "capability_not_supported".into())));
+        assert_eq!(refused, Err(unsupported.clone()));
+        assert_eq!(client.get("/ipython/kernel/status").result(), Err(unsupported.clone()));
+        assert_eq!(client.restart(), Err(unsupported.clone()));
+        assert_eq!(client.stop(), Err(unsupported));
         client.shell_ok("true");
+        assert!(container.setup.log().contains("no Python interpreter"), "{}", container.setup.log());
     }
 }
 

@@ -177,12 +177,45 @@ pub struct PythonExecRequest {
     pub code: String,
     /// Seconds, 1..=3600, counted from when the code starts.
     pub timeout: u32,
+    /// Run in the kernel with this `kernel_seq` only, else 409 `state_lost`; looked at when the call's turn comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect_kernel: Option<u64>,
     /// Repeat the code in the answer.
     #[serde(default)]
     pub include_code: bool,
     /// How the answer is waited for.
     #[serde(flatten)]
     pub waiting: Waiting,
+}
+
+/// Answer of `GET /ipython/kernel/status`, and of `restart` and `DELETE` there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelStatus {
+    /// `starting`, `ready`, `busy`, `failed` (the next call tries again) or `stopped` (the next call starts one).
+    pub state: String,
+    /// `ipython` or `python`; null until the first start has shown which.
+    pub engine: Option<String>,
+    /// Of the kernel that runs or starts; of the next one where none does.
+    pub kernel_seq: u64,
+    /// Calls that wait.
+    pub queued: usize,
+    /// Since when the call that runs does: RFC 3339, UTC, milliseconds.
+    pub running_since: Option<String>,
+    /// How the kernel before this one ended, in words.
+    pub last_exit: Option<String>,
+    /// Why the last start failed.
+    pub reason: Option<String>,
+    /// What code of this kernel wrote after its own execution was over.
+    pub late_output: LateOutput,
+}
+
+/// Text that belongs to no execution: a background thread printed it after the call that started it was answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateOutput {
+    /// All of it, in bytes.
+    pub bytes: u64,
+    /// The end of it, at most 4 KiB.
+    pub tail: String,
 }
 
 /// Answer of `POST /ipython/exec`, in the shape that a client of Bay sees.

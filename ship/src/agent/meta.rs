@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Ship;
 use super::routes::ROUTES;
-use crate::python::Status;
+use crate::python::{EngineKind, State, Status};
 
 /// The answer of `/meta`.
 pub(super) fn meta(ship: &Ship) -> Meta {
@@ -60,19 +60,10 @@ fn described(ship: &Ship, capability: &str) -> Value {
 }
 
 fn python_state(value: &mut Value, status: &Status) {
-    value["engine"] = "ipython".into();
-    match status {
-        Status::Starting => value["state"] = "starting".into(),
-        Status::Ready { kernel_seq } => {
-            value["state"] = "ready".into();
-            value["kernel_seq"] = json!(kernel_seq);
-        }
-        Status::Failed(why) => {
-            value["state"] = "failed".into();
-            value["reason"] = json!(why);
-        }
-        Status::Unavailable(why) => {
-            *value = json!({"operations": [], "engine": null, "state": "unavailable", "reason": why, "endpoints": {}});
-        }
+    value["engine"] = json!(status.engine.map(EngineKind::name));
+    value["state"] = status.state.name().into();
+    value["kernel_seq"] = json!(status.kernel_seq);
+    if let State::Failed(why) = &status.state {
+        value["reason"] = json!(why);
     }
 }

@@ -100,10 +100,11 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
         let world = Arc::new(World::new(&config));
         let has = |name: &str| config.capabilities.iter().any(|capability| capability == name);
         // The kernel takes longest to start, so it is started before anything else is made.
-        let python = has("python").then(|| match world.python {
-            Some(_) => Python::start(spawner.clone(), Arc::clone(&world)),
-            None => Python::unavailable("this container has no Python interpreter"),
-        });
+        let python = (has("python") && world.python.is_some())
+            .then(|| Python::start(spawner.clone(), Arc::clone(&world)));
+        if has("python") && python.is_none() {
+            log("agent: python is not offered: this container has no Python interpreter");
+        }
         // Lets its task send the spawn before the next line runs.
         tokio::task::yield_now().await;
         let files = Files::open()?;

@@ -76,6 +76,9 @@ pub(super) static ROUTES: &[Route] = &[
     route!("POST" "/shell/processes/{id}/stdin", "shell" "stdin", |s, r, id| Box::pin(async move { shell::stdin(s, r, &id).await })),
     route!("DELETE" "/shell/processes/{id}", "shell" "kill", |s, _, id| Box::pin(async move { shell::stop(s, &id).await })),
     route!("POST" "/ipython/exec", "python" "exec", |s, r, _| Box::pin(python::exec(s, r))),
+    route!("GET" "/ipython/kernel/status", "python" "kernel_status", |s, _, _| Box::pin(python::status(s))),
+    route!("POST" "/ipython/kernel/restart", "python" "kernel_restart", |s, _, _| Box::pin(python::restart(s))),
+    route!("DELETE" "/ipython/kernel", "python" "kernel_stop", |s, _, _| Box::pin(python::stop(s))),
     route!("GET" "/term/ws", "terminal" "ws", |s, r, _| Box::pin(terminal::ws(s, r))),
 ];
 

@@ -6,25 +6,31 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::channel::{Channel, Kind};
+use super::control::Wish;
+use super::engine::Leash;
+use super::late::Late;
 use super::launch::{Guard, Sockets, Tail, arguments, random_hex, ready_code};
-use super::message::{Outgoing, Signer};
-use super::output::Collector;
+use super::message::{Incoming, Outgoing, Signer};
+use super::output::{Collector, text_of};
 use crate::agent::error::Failure;
 use crate::init::RUN_USER_DIR;
 use crate::shell::{capture_pipe, dev_null, refused};
-use crate::spawner::client::{Command, Process, Spawner};
+use crate::spawner::client::{Command, Spawner};
 use crate::spawner::protocol::End;
 use crate::user::World;
 
 /// From spawn to ready.
-const START: Duration = Duration::from_secs(60);
+pub(super) const START: Duration = Duration::from_secs(60);
 /// How long an interrupt may be ignored.
-const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
+pub(super) const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
 /// How long iopub may be silent after the reply, before what is missing counts as lost (a PUB socket drops
 /// messages rather than wait for a slow reader).
 const IDLE_GRACE: Duration = Duration::from_secs(2);
 /// How long the kernel may take to accept a request: its I/O thread does that whatever Python is busy with.
-const SEND: Duration = Duration::from_secs(10);
+pub(super) const SEND: Duration = Duration::from_secs(10);
+
+/// Run once before any code of the user's.
+const THREADS: &str = include_str!("threads.py");
 
 /// Why there is no kernel.
 #[derive(Debug)]
@@ -49,6 +55,16 @@ impl From<std::io::Error> for StartFailure {
     }
 }
 
+impl std::fmt::Display for StartFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoIpykernel => f.write_str("no ipykernel"),
+            Self::NoSuchOption => f.write_str("the interpreter knows none of the options it is guarded with"),
+            Self::Other(why) => f.write_str(why),
+        }
+    }
+}
+
 /// How an execution ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -62,25 +78,33 @@ pub(super) enum Ending {
     Died(End),
     /// The kernel's socket broke or did not take the request.
     Broken(String),
+    /// The code asked its kernel to end.
+    Left,
+    /// Somebody asked for another kernel, or for none, while the code ran.
+    Replaced(Wish),
 }
 
 pub(super) struct Kernel {
-    process: Process,
+    process: Leash,
     shell: Channel,
     iopub: Channel,
     signer: Signer,
     session: String,
     count: u64,
+    /// What `count` was before the first code of the user's.
+    ready_at: u64,
     said: Tail,
+    late: Late,
 }
 
 impl Kernel {
-    /// Starts the interpreter and waits until it answers.
+    /// Starts the interpreter and waits until it answers. When the future is dropped, what it started is ended.
     pub(super) async fn start(
         spawner: &Spawner,
         world: &World,
         guard: Guard,
         attempt: u64,
+        late: Late,
     ) -> Result<Self, StartFailure> {
         let python = world.python.as_deref().ok_or(StartFailure::NoIpykernel)?;
         let private = format!("{RUN_USER_DIR}/kernel-{attempt}");
@@ -92,8 +116,8 @@ impl Kernel {
             env: world.kernel_env(&private),
             cwd: private.clone().into(),
         };
-        let mut process =
-            spawner.spawn(command, [dev_null()?, dev_null()?, theirs]).await.map_err(refused)?;
+        let process = spawner.spawn(command, [dev_null()?, dev_null()?, theirs]).await.map_err(refused)?;
+        let mut process = Leash(process);
         let said = Tail::follow(output);
         // A start that user code stopped would otherwise hold all calls for the whole of its time.
         let _going = process.keep_going();
@@ -109,21 +133,12 @@ impl Kernel {
             end = process.wait() => Err(said.explain(end).await),
             () = sleep(START) => Err(StartFailure::Other(format!("not ready after {} s", START.as_secs()))),
         };
-        let (shell, iopub) = match connected {
-            Ok(both) => both,
-            Err(failure) => {
-                process.kill_everything();
-                return Err(failure);
-            }
-        };
-        let mut kernel = Self { process, shell, iopub, signer, session: random_hex()?, count: 0, said };
-        match kernel.become_ready(world).await {
-            Ok(()) => Ok(kernel),
-            Err(failure) => {
-                kernel.end();
-                Err(failure)
-            }
-        }
+        let (shell, iopub) = connected?;
+        let session = random_hex()?;
+        let mut kernel = Self { process, shell, iopub, signer, session, count: 0, ready_at: 0, said, late };
+        kernel.become_ready(world).await?;
+        kernel.ready_at = kernel.count;
+        Ok(kernel)
     }
 
     /// A round trip that proves both sockets, then what had to wait until nothing in the locker can interfere.
@@ -141,7 +156,8 @@ impl Kernel {
                 other => return Err(StartFailure::Other(format!("the kernel did not answer: {other:?}"))),
             }
         }
-        let code = ready_code(&world.withheld());
+        let threads = serde_json::Value::String(THREADS.to_owned());
+        let code = format!("{}\nexec({threads}, {{}})", ready_code(&world.withheld()));
         let content = json!({
             "code": code, "silent": true, "store_history": false, "user_expressions": {},
             "allow_stdin": false, "stop_on_error": false,
@@ -214,7 +230,7 @@ impl Kernel {
                             until = Instant::now() + IDLE_GRACE;
                         }
                     }
-                    Ok(_) => {}
+                    Ok(message) => self.outside(&message),
                     Err(error) => return self.broken(&error).await,
                 },
                 message = self.shell.next() => match message {
@@ -246,7 +262,11 @@ impl Kernel {
                 }
             }
             if replied && collector.idle {
-                return if interrupted { Ending::Interrupted } else { Ending::Complete };
+                return match (collector.leaving, interrupted) {
+                    (true, _) => Ending::Left,
+                    (false, true) => Ending::Interrupted,
+                    (false, false) => Ending::Complete,
+                };
             }
         }
     }
@@ -259,11 +279,27 @@ impl Kernel {
         }
     }
 
-    /// Reads and drops what the kernel says between executions. Returns when it has ended or cannot be used.
+    /// Takes a message that belongs to no execution under way. What the kernel itself said while it started is not
+    /// of interest.
+    fn outside(&self, message: &Incoming) {
+        let number = message.parent.strip_prefix(&self.session).and_then(|rest| rest.strip_prefix('-'));
+        let of_user = number.and_then(|number| number.parse::<u64>().ok()).is_some_and(|n| n > self.ready_at);
+        if let Some(text) = text_of(message).filter(|_| of_user) {
+            self.late.push(&text);
+        }
+    }
+
+    /// Reads what the kernel says between executions. Returns when it has ended or cannot be used.
     pub(super) async fn idle(&mut self) -> Ending {
         loop {
             let failed = tokio::select! {
-                message = self.iopub.next() => message.err(),
+                message = self.iopub.next() => match message {
+                    Ok(message) => {
+                        self.outside(&message);
+                        None
+                    }
+                    Err(error) => Some(error),
+                },
                 message = self.shell.next() => message.err(),
                 end = self.process.wait() => return Ending::Died(end),
             };
@@ -276,11 +312,6 @@ impl Kernel {
     /// What the interpreter itself said last, outside any execution: why it crashed, if it knew.
     pub(super) async fn last_words(&self) -> String {
         self.said.take().await
-    }
-
-    /// Ends it and all it started.
-    pub(super) fn end(self) {
-        self.process.kill_everything();
     }
 }
 

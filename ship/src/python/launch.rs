@@ -57,12 +57,17 @@ impl Sockets {
     }
 }
 
-/// The interpreter's command line.
-pub(super) fn arguments(python: &str, guard: Guard, connection_file: &str) -> Vec<Vec<u8>> {
-    let guard: &[&str] = match guard {
+/// What every interpreter is started with.
+pub(super) fn guard_arguments(guard: Guard) -> &'static [&'static str] {
+    match guard {
         Guard::SafePath => &["-P", "-s"],
         Guard::Isolated => &["-I"],
-    };
+    }
+}
+
+/// The command line of an IPython kernel.
+pub(super) fn arguments(python: &str, guard: Guard, connection_file: &str) -> Vec<Vec<u8>> {
+    let guard = guard_arguments(guard);
     let module = ["-m", "ipykernel_launcher", "-f", connection_file];
     // No working directory on the path, no start-up file, no history database to open and write to.
     let settings = [

@@ -104,6 +104,11 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
+    /// A message that came another way than signed: of this kind, with this JSON as content.
+    pub(super) fn of(kind: &str, content: Vec<u8>) -> Self {
+        Self { kind: kind.to_owned(), parent: String::new(), content, cut: false }
+    }
+
     /// Reads the content; what is not UTF-8 in it is replaced.
     pub(crate) fn content<T: DeserializeOwned>(&self) -> Option<T> {
         lenient(&self.content)

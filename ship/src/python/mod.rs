@@ -1,33 +1,45 @@
-//! `python`: one IPython kernel, started ahead, asked in order, restarted when it must be.
+//! `python`: one kernel, started ahead, asked in order, restarted when it must be.
 //!
 //! ```text
-//! starting ──ready──▶ serving ──killed, died, stuck──▶ starting (the next kernel_seq)
-//!    │ ▲
-//!    │ └── three failures: tried again with the next call
-//!    └──no ipykernel──▶ unavailable
+//! starting ──ready──▶ serving ──killed, died, stuck, restarted──▶ starting (the next kernel_seq)
+//!    │ ▲                 └──stopped──▶ waiting ──a call, a restart──▶ starting
+//!    │ └── failed three times ─▶ waiting
+//!    └──no ipykernel: the same with the built-in interpreter loop
 //! ```
 //!
 //! One task owns the kernel; calls wait in a queue of [`QUEUE`].
 
 mod channel;
+mod control;
+mod engine;
+mod frames;
 pub(crate) mod fuzz;
+mod interpreter;
 mod kernel;
+mod late;
 mod launch;
 mod message;
 pub(crate) use message::hex;
+mod oom;
 mod output;
 mod zmtp;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bay_ship_api::http::{PythonData, PythonExecRequest, PythonExecResponse, PythonOutput};
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
-use self::kernel::{Ending, Kernel, StartFailure, end_words};
+use self::control::{Board, MAX_ORDERS, Order, Wish, state_lost};
+pub(crate) use self::control::{State, Status};
+use self::engine::Engine;
+pub(crate) use self::engine::EngineKind;
+use self::kernel::{Ending, StartFailure};
+use self::late::Late;
 use self::launch::Guard;
+use self::oom::OomWatch;
 use self::output::{Collector, Gathered};
 use crate::agent::error::{Code, Failure};
 use crate::execution::Execution;
@@ -39,7 +51,6 @@ use crate::user::World;
 const QUEUE: usize = 16;
 /// Starts tried in a row without a call that asks for it.
 const EAGER_STARTS: u32 = 3;
-const NO_IPYKERNEL: &str = "this container's Python has no ipykernel";
 /// Longest run, as the contract says.
 const MAX_TIMEOUT: u32 = 3600;
 
@@ -49,47 +60,74 @@ struct Job {
     execution: Arc<Execution>,
 }
 
-/// Whether there is a kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Status {
-    /// One is on its way.
-    Starting,
-    /// This one answers.
-    Ready { kernel_seq: u64 },
-    /// The last starts failed; the next call tries again.
-    Failed(String),
-    /// There never will be one, for this reason.
-    Unavailable(&'static str),
+impl Job {
+    /// Whether it is for another kernel than this one.
+    fn expects_another(&self, kernel_seq: u64) -> bool {
+        self.request.expect_kernel.is_some_and(|wanted| wanted != kernel_seq)
+    }
+
+    fn refuse(self, failure: Failure) {
+        self.execution.finish(Err(failure));
+    }
+
+    /// It was cancelled before its turn came.
+    fn never_ran(self, kernel_seq: u64) {
+        let report = Report {
+            ending: Ending::Complete,
+            cancelled: true,
+            cause: String::new(),
+            next_kernel: kernel_seq,
+            timeout: self.request.timeout,
+            last_words: String::new(),
+            gathered: Gathered::default(),
+            queued: self.queued.elapsed(),
+            took: Duration::ZERO,
+        };
+        let mut answer = report.answer(&self.execution, None);
+        answer["success"] = false.into();
+        answer["error"] = "cancelled before it began; nothing ran".into();
+        self.execution.finish(Ok(answer));
+    }
+
+    fn refuse_lost(self, kernel_seq: u64) {
+        let wanted = self.request.expect_kernel.filter(|wanted| *wanted != kernel_seq);
+        self.refuse(state_lost(wanted, kernel_seq));
+    }
 }
 
 /// The way to the kernel. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Python {
     jobs: mpsc::Sender<Job>,
+    orders: mpsc::Sender<Order>,
     status: watch::Receiver<Status>,
+    late: Late,
 }
 
 impl Python {
     /// Begins to start a kernel at once.
     pub(crate) fn start(spawner: Spawner, world: Arc<World>) -> Self {
         let (jobs, inbox) = mpsc::channel(QUEUE);
-        let (status, watch) = watch::channel(Status::Starting);
-        let actor =
-            Actor { spawner, world, inbox, status, kernel_seq: 1, attempts: 0, guard: Guard::SafePath };
+        let (orders, wishes) = mpsc::channel(MAX_ORDERS);
+        let (board, status) = Board::new();
+        let late = Late::default();
+        let actor = Actor {
+            spawner,
+            world,
+            inbox,
+            orders: wishes,
+            board,
+            late: late.clone(),
+            oom: OomWatch::new(),
+            kernel_seq: 1,
+            attempts: 0,
+            guard: Guard::SafePath,
+            kind: EngineKind::IPython,
+            first: None,
+            awaited: Vec::new(),
+        };
         tokio::spawn(actor.run());
-        Self { jobs, status: watch }
-    }
-
-    /// Stands for a kernel that can never be had.
-    pub(crate) fn unavailable(why: &'static str) -> Self {
-        let (jobs, inbox) = mpsc::channel(QUEUE);
-        let (status, watch) = watch::channel(Status::Unavailable(why));
-        tokio::spawn(refuse_all(inbox, status, why));
-        Self { jobs, status: watch }
-    }
-
-    pub(crate) fn status(&self) -> Status {
-        self.status.borrow().clone()
+        Self { jobs, orders, status, late }
     }
 
     /// Takes code to be run when its turn comes; that fills and finishes `execution`.
@@ -97,12 +135,11 @@ impl Python {
         if !(1..=MAX_TIMEOUT).contains(&request.timeout) {
             return Err(Failure::field("timeout", format!("must be from 1 to {MAX_TIMEOUT} seconds")));
         }
-        match (self.status(), self.jobs.capacity() < QUEUE) {
-            (Status::Starting, _) => execution.status("kernel_starting"),
-            (Status::Ready { .. } | Status::Failed(_) | Status::Unavailable(_), true) => {
-                execution.status("queued");
-            }
-            (Status::Ready { .. } | Status::Failed(_) | Status::Unavailable(_), false) => {}
+        let ahead = self.jobs.capacity() < QUEUE;
+        match self.status().state {
+            State::Starting => execution.status("kernel_starting"),
+            State::Ready | State::Failed(_) | State::Stopped if !ahead => {}
+            State::Ready | State::Busy(_) | State::Failed(_) | State::Stopped => execution.status("queued"),
         }
         let job = Job { request, queued: Instant::now(), execution: Arc::clone(execution) };
         match self.jobs.try_send(job) {
@@ -123,112 +160,277 @@ struct Actor {
     spawner: Spawner,
     world: Arc<World>,
     inbox: mpsc::Receiver<Job>,
-    status: watch::Sender<Status>,
-    /// Of the kernel that runs or is being started.
+    orders: mpsc::Receiver<Order>,
+    board: Board,
+    late: Late,
+    oom: OomWatch,
+    /// Of the kernel that runs or starts, or of the next one.
     kernel_seq: u64,
     attempts: u64,
     guard: Guard,
+    kind: EngineKind,
+    /// The call that made the kernel start; served before all others.
+    first: Option<Job>,
+    /// Restarts that wait for the kernel that is being started. At most one for each connection.
+    awaited: Vec<oneshot::Sender<Result<(), Failure>>>,
+}
+
+/// What the actor does next.
+enum Next {
+    Start,
+    Serve(Engine),
+    /// Until somebody wants something; with the reason why the last start failed, where it did.
+    Wait(Option<String>),
+    /// Nobody can want anything any more.
+    Over,
 }
 
 impl Actor {
     async fn run(mut self) {
+        let mut next = Next::Start;
+        loop {
+            next = match next {
+                Next::Start => self.start().await,
+                Next::Serve(engine) => self.serve(engine).await,
+                Next::Wait(failed) => self.wait(failed).await,
+                Next::Over => return,
+            };
+        }
+    }
+
+    /// Starts the kernel, some times over where that fails.
+    async fn start(&mut self) -> Next {
         let mut failures = 0;
         loop {
-            self.status.send_replace(Status::Starting);
+            self.board.state(State::Starting);
+            self.late.clear();
             self.attempts += 1;
-            match Kernel::start(&self.spawner, &self.world, self.guard, self.attempts).await {
-                Ok(kernel) => {
-                    failures = 0;
-                    self.status.send_replace(Status::Ready { kernel_seq: self.kernel_seq });
-                    if !self.serve(kernel).await {
-                        return;
-                    }
-                    self.kernel_seq += 1;
+            let failure = match self.try_start().await {
+                Ok(Ok(engine)) => {
+                    self.board.engine(self.kind);
+                    self.board.state(State::Ready);
+                    self.awaited.drain(..).for_each(|done| drop(done.send(Ok(()))));
+                    return Next::Serve(engine);
                 }
-                Err(StartFailure::NoSuchOption) if self.guard == Guard::SafePath => {
-                    self.guard = Guard::Isolated
+                Ok(Err(failure)) => failure,
+                Err(next) => return next,
+            };
+            match failure {
+                StartFailure::NoSuchOption if self.guard == Guard::SafePath => self.guard = Guard::Isolated,
+                StartFailure::NoIpykernel if self.kind == EngineKind::IPython => {
+                    log("agent: this Python has no ipykernel; the built-in interpreter loop takes its place");
+                    self.kind = EngineKind::Plain;
                 }
-                Err(StartFailure::NoIpykernel) => {
-                    return refuse_all(self.inbox, self.status, NO_IPYKERNEL).await;
-                }
-                Err(failure) => {
+                failure => {
                     failures += 1;
-                    if !self.failed(failure, failures).await {
-                        return;
+                    let why = failure.to_string();
+                    log(&format!("agent: the Python kernel did not start: {why}"));
+                    if failures >= EAGER_STARTS {
+                        return self.give_up(why);
                     }
+                    sleep(Duration::from_millis(100)).await;
                 }
             }
         }
     }
 
-    /// After a start that failed: try again soon, or, after a few, when a call asks. False when nobody can ask.
-    async fn failed(&mut self, failure: StartFailure, failures: u32) -> bool {
-        let StartFailure::Other(why) = failure else {
-            return true;
+    /// One start; an error is what to do instead, where somebody stopped it.
+    async fn try_start(&mut self) -> Result<Result<Engine, StartFailure>, Next> {
+        let late = self.late.clone();
+        let order = {
+            let starting =
+                Engine::start(self.kind, &self.spawner, &self.world, self.guard, self.attempts, late);
+            tokio::pin!(starting);
+            loop {
+                tokio::select! {
+                    biased;
+                    order = self.orders.recv() => match order {
+                        None => return Err(Next::Over),
+                        Some(Order { wish: Wish::Restart, done }) => self.awaited.push(done),
+                        Some(order) => break order,
+                    },
+                    started = &mut starting => return Ok(started),
+                }
+            }
         };
-        log(&format!("agent: the Python kernel did not start: {why}"));
-        if failures < EAGER_STARTS {
-            sleep(Duration::from_millis(100)).await;
-            return true;
-        }
-        self.status.send_replace(Status::Failed(why.clone()));
-        let Some(job) = self.inbox.recv().await else { return false };
-        let message = format!("the Python kernel does not start: {why}");
-        job.execution.finish(Err(Failure::new(Code::RuntimeError, message)));
-        true
+        // What was being started ends with the block above, or as soon as the spawner says that it exists.
+        Err(self.obey(order, "stopped on request while it started"))
     }
 
-    /// Answers calls until the kernel is over. False when nobody will call again.
-    async fn serve(&mut self, mut kernel: Kernel) -> bool {
+    /// Answers those who wait for a start that does not come.
+    fn give_up(&mut self, why: String) -> Next {
+        let failure = Failure::new(Code::RuntimeError, format!("the Python kernel does not start: {why}"));
+        self.awaited.drain(..).for_each(|done| drop(done.send(Err(failure.clone()))));
+        if let Some(job) = self.first.take() {
+            job.refuse(failure);
+        }
+        Next::Wait(Some(why))
+    }
+
+    /// There is no kernel until somebody wants one.
+    async fn wait(&mut self, failed: Option<String>) -> Next {
+        self.board.state(failed.clone().map_or(State::Stopped, State::Failed));
         loop {
-            let job = tokio::select! {
-                job = self.inbox.recv() => job,
-                ending = kernel.idle() => {
-                    log(&format!("agent: the idle Python kernel is over: {ending:?}"));
-                    kernel.end();
-                    return true;
-                }
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => match order {
+                    None => return Next::Over,
+                    Some(Order { wish: Wish::Restart, done }) => {
+                        self.awaited.push(done);
+                        return Next::Start;
+                    }
+                    Some(Order { wish: Wish::Stop, done }) => {
+                        // There is none already.
+                        let _ = done.send(Ok(()));
+                        return Next::Wait(None);
+                    }
+                },
+                job = self.inbox.recv() => match (job, &failed) {
+                    (None, _) => return Next::Over,
+                    (Some(job), _) if job.execution.is_cancelled() => job.never_ran(self.kernel_seq),
+                    (Some(job), _) if job.expects_another(self.kernel_seq) => job.refuse_lost(self.kernel_seq),
+                    (Some(job), Some(why)) => {
+                        // Told at once rather than after more starts like the last ones; one is tried all the same.
+                        let message = format!("the Python kernel does not start: {why}");
+                        job.refuse(Failure::new(Code::RuntimeError, message));
+                        return Next::Start;
+                    }
+                    (Some(job), None) => {
+                        self.first = Some(job);
+                        return Next::Start;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Answers calls until the kernel is over.
+    async fn serve(&mut self, mut engine: Engine) -> Next {
+        loop {
+            let job = match self.first.take() {
+                Some(job) => job,
+                None => tokio::select! {
+                    biased;
+                    order = self.orders.recv() => return match order {
+                        None => Next::Over,
+                        Some(order) => {
+                            // Ended before the next one is started.
+                            drop(engine);
+                            self.obey(order, "")
+                        }
+                    },
+                    job = self.inbox.recv() => match job {
+                        None => return Next::Over,
+                        Some(job) => job,
+                    },
+                    ending = engine.idle() => {
+                        let words = self.ending_words(&ending);
+                        log(&format!("agent: the idle Python kernel is over: {words}"));
+                        self.lost(format!("{words}, between calls"));
+                        return Next::Start;
+                    }
+                },
             };
-            let Some(job) = job else {
-                kernel.end();
-                return false;
-            };
-            let Job { request, queued, execution } = job;
-            let began = Instant::now();
-            if execution.is_cancelled() {
-                execution.finish(Ok(never_ran(&execution, self.kernel_seq)));
+            if job.execution.is_cancelled() {
+                job.never_ran(self.kernel_seq);
                 continue;
             }
-            execution.started(Some(self.kernel_seq));
-            let mut collector = Collector::new(Some(Arc::clone(&execution)));
-            let limit = Duration::from_secs(request.timeout.into());
-            let ending = kernel.execute(&request.code, limit, &mut collector).await;
-            let over = !matches!(ending, Ending::Complete | Ending::Interrupted);
-            let report = Report {
-                ending,
-                cancelled: execution.is_cancelled(),
-                next_kernel: self.kernel_seq + u64::from(over),
-                timeout: request.timeout,
-                last_words: if over { kernel.last_words().await } else { String::new() },
-                gathered: collector.finish(),
-                queued: began - queued,
-                took: began.elapsed(),
-            };
-            execution.finish(Ok(report.answer(&execution, request.include_code.then_some(request.code))));
-            if over {
-                kernel.end();
-                return true;
+            if job.expects_another(self.kernel_seq) {
+                job.refuse_lost(self.kernel_seq);
+                continue;
+            }
+            self.board.state(State::Busy(SystemTime::now()));
+            if let Some(next) = self.work(&mut engine, job).await {
+                return next;
+            }
+            self.board.state(State::Ready);
+        }
+    }
+
+    /// Runs one call; returns what comes next where the kernel did not outlive it.
+    async fn work(&mut self, engine: &mut Engine, job: Job) -> Option<Next> {
+        let Job { request, queued, execution } = job;
+        let began = Instant::now();
+        self.oom.refresh();
+        execution.started(Some(self.kernel_seq));
+        let mut collector = Collector::new(Some(Arc::clone(&execution)));
+        let limit = Duration::from_secs(request.timeout.into());
+        let (ending, order) = tokio::select! {
+            biased;
+            Some(order) = self.orders.recv() => (Ending::Replaced(order.wish), Some(order)),
+            ending = engine.execute(&request.code, limit, &mut collector) => (ending, None),
+        };
+        // What came last may not be written yet.
+        collector.settle().await;
+        let over = !matches!(ending, Ending::Complete | Ending::Interrupted);
+        let words = self.ending_words(&ending);
+        let report = Report {
+            cancelled: execution.is_cancelled(),
+            cause: words.clone(),
+            next_kernel: self.kernel_seq + u64::from(over),
+            timeout: request.timeout,
+            last_words: if matches!(ending, Ending::Died(_)) {
+                engine.last_words().await
+            } else {
+                String::new()
+            },
+            ending,
+            gathered: collector.finish(),
+            queued: began - queued,
+            took: began.elapsed(),
+        };
+        execution.finish(Ok(report.answer(&execution, request.include_code.then_some(request.code))));
+        match order {
+            Some(order) => Some(self.obey(order, &words)),
+            None if over => {
+                self.lost(words);
+                Some(Next::Start)
+            }
+            None => None,
+        }
+    }
+
+    /// The kernel is over, and what waits for its state with it.
+    fn obey(&mut self, Order { wish, done }: Order, words: &str) -> Next {
+        let plain = match wish {
+            Wish::Restart => "restarted on request",
+            Wish::Stop => "stopped on request",
+        };
+        self.lost(if words.is_empty() { plain } else { words }.to_owned());
+        let waiting = std::iter::from_fn(|| self.inbox.try_recv().ok());
+        self.first.take().into_iter().chain(waiting).for_each(|job| job.refuse_lost(self.kernel_seq));
+        match wish {
+            Wish::Restart => {
+                self.awaited.push(done);
+                Next::Start
+            }
+            Wish::Stop => {
+                let stopped = Failure::new(Code::Conflict, "the kernel was stopped while it started");
+                self.awaited.drain(..).for_each(|done| drop(done.send(Err(stopped.clone()))));
+                self.board.state(State::Stopped);
+                let _ = done.send(Ok(()));
+                Next::Wait(None)
             }
         }
     }
-}
 
-/// Answers every call with the reason why there is no Python.
-async fn refuse_all(mut inbox: mpsc::Receiver<Job>, status: watch::Sender<Status>, why: &'static str) {
-    log(&format!("agent: {why}"));
-    status.send_replace(Status::Unavailable(why));
-    while let Some(job) = inbox.recv().await {
-        job.execution.finish(Err(Failure::new(Code::CapabilityNotSupported, why)));
+    fn lost(&mut self, words: String) {
+        self.kernel_seq += 1;
+        self.board.over(self.kernel_seq, words);
+    }
+
+    /// How an execution, or an idle kernel, ended.
+    fn ending_words(&self, ending: &Ending) -> String {
+        match ending {
+            Ending::Complete => "complete".to_owned(),
+            Ending::Interrupted => "interrupted".to_owned(),
+            Ending::Stuck => "killed: it ignored an interrupt for 5 s".to_owned(),
+            Ending::Died(end) => self.oom.words(*end),
+            Ending::Broken(why) => format!("killed: {why}"),
+            Ending::Left => "ended by its own code".to_owned(),
+            Ending::Replaced(Wish::Restart) => "restarted on request while code ran".to_owned(),
+            Ending::Replaced(Wish::Stop) => "stopped on request while code ran".to_owned(),
+        }
     }
 }
 
@@ -241,6 +443,8 @@ struct Report {
     ending: Ending,
     /// Somebody asked for it to stop.
     cancelled: bool,
+    /// The same in words.
+    cause: String,
     /// The kernel that the next call meets.
     next_kernel: u64,
     timeout: u32,
@@ -248,24 +452,6 @@ struct Report {
     gathered: Gathered,
     queued: Duration,
     took: Duration,
-}
-
-/// The answer to what was cancelled before its turn came.
-fn never_ran(execution: &Execution, kernel_seq: u64) -> Value {
-    let report = Report {
-        ending: Ending::Complete,
-        cancelled: true,
-        next_kernel: kernel_seq,
-        timeout: 0,
-        last_words: String::new(),
-        gathered: Gathered::default(),
-        queued: Duration::ZERO,
-        took: Duration::ZERO,
-    };
-    let mut answer = report.answer(execution, None);
-    answer["success"] = false.into();
-    answer["error"] = "cancelled before it began; nothing ran".into();
-    answer
 }
 
 impl Report {
@@ -294,12 +480,20 @@ impl Report {
                 "the code ran longer than its timeout of {seconds} s and ignored the interrupt for 5 s, so the \
                  kernel was stopped: {lost}"
             )),
-            Ending::Died(end) => {
-                let words = end_words(*end);
+            Ending::Died(_) => {
+                let words = &self.cause;
                 let said = if self.last_words.is_empty() { "" } else { "\n" };
                 Some(format!("the kernel died while the code ran ({words}): {lost}{said}{}", self.last_words))
             }
             Ending::Broken(why) => Some(format!("the kernel could not be used any more ({why}): {lost}")),
+            Ending::Left => Some(format!("the code ended its kernel: {lost}")),
+            Ending::Replaced(Wish::Restart) => {
+                Some(format!("the kernel was restarted on request while the code ran: {lost}"))
+            }
+            Ending::Replaced(Wish::Stop) => Some(format!(
+                "the kernel was stopped on request while the code ran: variables are lost, and the next call \
+                 starts a new kernel (kernel_seq {next})"
+            )),
         };
         let answer = PythonExecResponse {
             success: error.is_none(),

@@ -40,6 +40,8 @@ pub(crate) struct Collector {
     pub(crate) idle: bool,
     /// Gets all of it as it comes; none where nobody asked for what is run.
     execution: Option<Arc<Execution>>,
+    /// The code asked its kernel to end (`quit()`): it does so a moment after its answer.
+    pub(crate) leaving: bool,
 }
 
 /// What a [`Collector`] has gathered, in the shape of the answer.
@@ -94,6 +96,7 @@ impl Collector {
             execution_count: None,
             idle: false,
             execution,
+            leaving: false,
         }
     }
 
@@ -160,6 +163,8 @@ impl Collector {
             return;
         };
         self.execution_count = content.get("execution_count").and_then(Value::as_i64);
+        let payload = content.get("payload").and_then(Value::as_array);
+        self.leaving = payload.is_some_and(|all| all.iter().any(|one| one["source"] == "ask_exit"));
         let failed = content.get("status").and_then(Value::as_str) != Some("ok");
         if failed && self.error.is_none() {
             // Some failures (a request the kernel aborted) come only here.
@@ -188,7 +193,8 @@ impl Collector {
         }
     }
 
-    fn stream(&mut self, name: &str, text: &str) {
+    /// Takes text of `stdout` or `stderr`.
+    pub(super) fn stream(&mut self, name: &str, text: &str) {
         self.clear_if_due();
         if let Some(execution) = &self.execution {
             let stream = if name == "stderr" { Stream::Stderr } else { Stream::Stdout };
@@ -293,6 +299,15 @@ impl Collector {
             execution_count: self.execution_count,
             truncated,
         }
+    }
+}
+
+/// The text of a stream's message; of any other, nothing.
+pub(super) fn text_of(message: &Incoming) -> Option<String> {
+    match message.kind.as_str() {
+        "stream" if message.cut => message.cut_stream().map(|(_, text)| text),
+        "stream" => message.content::<Said>().map(|said| said.text),
+        _ => None,
     }
 }
 

@@ -1,6 +1,9 @@
 //! What the tests of this crate start Ship with, and speak to it with: the conformance suite's own.
 
-#![allow(unused_imports, unreachable_pub, reason = "each test binary uses its own part of this")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "this is test code, though not inside a test function")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its own part of this")]
+
+pub mod packages;
 
 pub use bay_ship_tests::bare::venv;
 pub use bay_ship_tests::{

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use bay_ship_api::handshake::Credentials;
-use bay_ship_api::http::{PythonExecResponse, ShellExecResponse};
+use bay_ship_api::http::{KernelStatus, PythonExecResponse, ShellExecResponse};
 use serde_json::{Value, json};
 
 use crate::place::Stream;
@@ -91,6 +91,21 @@ impl Client {
     /// Deletes; the value, or status and code of the error.
     pub fn delete(&mut self, path: &str) -> Result<Value, Refusal> {
         self.raw(format!("DELETE {path} HTTP/1.1\r\nhost: ship\r\n\r\n").as_bytes()).unwrap().result()
+    }
+
+    /// The Python kernel's status.
+    pub fn kernel(&mut self) -> KernelStatus {
+        serde_json::from_value(self.get("/ipython/kernel/status").result().unwrap()).unwrap()
+    }
+
+    /// Restarts the kernel; its status once the new one is ready.
+    pub fn restart(&mut self) -> Result<KernelStatus, Refusal> {
+        self.post_bytes("/ipython/kernel/restart", b"").result().map(|v| serde_json::from_value(v).unwrap())
+    }
+
+    /// Stops the kernel.
+    pub fn stop(&mut self) -> Result<KernelStatus, Refusal> {
+        self.delete("/ipython/kernel").map(|v| serde_json::from_value(v).unwrap())
     }
 
     /// Runs code.
