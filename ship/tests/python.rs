@@ -259,7 +259,7 @@ fn figures_come_back_inline_without_any_setup() {
                 "{code}"
             );
         }
-        assert!(client.python("plt.get_fignums()").images.is_empty(), "each is shown once");
+        assert!(client.python("plt.get_fignums()").data.output.images.is_empty(), "each is shown once");
     }
 }
 
