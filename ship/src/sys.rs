@@ -5,8 +5,11 @@
 use std::ffi::{CString, c_char, c_int, c_ulong};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use rustix::process::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Which side of a [`fork`] this is.
 pub(crate) enum Forked {
@@ -187,4 +190,11 @@ pub(crate) fn ignore_broken_pipes() {
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
     }
+}
+
+/// Tells a task when a descriptor that it shares with others can be read.
+#[expect(unsafe_code, reason = "a descriptor in tokio's hands must stay the same")]
+pub(crate) fn when_readable(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: the counted reference that the `AsyncFd` owns keeps the descriptor open and the same for its life.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }

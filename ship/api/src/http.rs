@@ -2,10 +2,14 @@
 //!
 //! Paths are relative to `/workspace` and already normalised by Bay; Ship checks them again.
 
+mod archive;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use archive::*;
 
 /// Most bytes of stdout, and of stderr, that an answer carries inline.
 pub const MAX_INLINE_OUTPUT: usize = 1 << 20;

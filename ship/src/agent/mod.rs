@@ -12,6 +12,8 @@ mod meta;
 mod range;
 mod routes;
 mod server;
+mod shared;
+pub(crate) mod sse;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,6 +25,8 @@ use bay_ship_api::{AGENT_ID, USER_ID};
 use rustix::fs::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use self::handlers::archive::Archives;
+use self::handlers::watch::Watching;
 use crate::files::Files;
 use crate::files::pool::Pool;
 use crate::init::config;
@@ -45,6 +49,8 @@ pub(crate) struct Ship {
     pub(crate) filesystem: bool,
     pub(crate) files: Files,
     pub(crate) pool: Pool,
+    archives: Archives,
+    watching: Watching,
 }
 
 impl Ship {
@@ -100,6 +106,8 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
             filesystem: has("filesystem"),
             files,
             pool: Pool::start()?,
+            archives: Archives::new(),
+            watching: Watching::new(),
         };
         tokio::select! {
             over = server::serve(listener, Arc::new(ship), credentials) => over,

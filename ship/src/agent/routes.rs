@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Ship;
 use super::body::Body;
 use super::error::{Code, Failure};
-use super::handlers::{files, python, shell};
+use super::handlers::{archive, files, python, shell, watch};
 use super::http::{Answer, json_response, ok};
 use super::meta::{capabilities, meta};
 
@@ -51,6 +51,8 @@ pub(super) static ROUTES: &[Route] = &[
     route!("POST" "/fs/delete_file", "filesystem" "delete_file", |s, r, _| Box::pin(files::delete(s, r))),
     route!("POST" "/fs/list_dir", "filesystem" "list_dir", |s, r, _| Box::pin(files::list(s, r))),
     route!("GET" "/fs/download", "filesystem" "download", |s, r, _| Box::pin(files::download(s, r))),
+    route!("POST" "/fs/archive", "filesystem" "archive", |s, r, _| Box::pin(archive::upload(s, r))),
+    route!("GET" "/fs/watch", "filesystem" "watch", |s, r, _| Box::pin(watch::watch(s, r))),
     route!("POST" "/shell/exec", "shell" "exec", |s, r, _| Box::pin(shell::exec(s, r))),
     route!("POST" "/ipython/exec", "python" "exec", |s, r, _| Box::pin(python::exec(s, r))),
 ];

@@ -14,6 +14,8 @@ use crate::agent::error::{Code, Failure};
 
 /// Directories open at once. What is nested deeper is moved up, so that no depth needs more.
 const MAX_OPEN: usize = 32;
+/// What such a directory is called meanwhile, with a number.
+pub(super) const MOVED_PREFIX: &str = ".bay-delete-";
 
 impl Files {
     /// `POST /fs/delete_file`. A symbolic link is removed itself, never what it points to.
@@ -30,22 +32,26 @@ impl Files {
         if !is_dir(&stat) {
             return Ok(unlinkat(place.directory(), place.name(), AtFlags::empty())?);
         }
-        let top = open_dir(place.directory(), place.name())?;
-        let mut moved = 0;
-        // What was moved up is emptied by the next round.
-        loop {
-            let before = moved;
-            empty(top.as_fd(), top.as_fd(), 1, &mut moved)?;
-            if moved == before {
-                break;
-            }
-        }
+        empty_whole(open_dir(place.directory(), place.name())?.as_fd())?;
         Ok(unlinkat(place.directory(), place.name(), AtFlags::REMOVEDIR)?)
     }
 }
 
 fn open_dir(at: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
     openat(at, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Removes everything in a directory, however deep.
+pub(super) fn empty_whole(top: BorrowedFd<'_>) -> Result<(), Failure> {
+    let mut moved = 0;
+    // What was moved up is emptied by the next round.
+    loop {
+        let before = moved;
+        empty(top, top, 1, &mut moved)?;
+        if moved == before {
+            return Ok(());
+        }
+    }
 }
 
 /// Removes everything in `directory`; `top` is where too deep a directory is moved to.
@@ -69,7 +75,7 @@ fn empty(
             gone_is_fine(unlinkat(directory, &name, AtFlags::empty()))?;
         } else if depth >= MAX_OPEN {
             *moved += 1;
-            let up = format!(".bay-delete-{moved}");
+            let up = format!("{MOVED_PREFIX}{moved}");
             renameat(directory, &name, top, Path::new(&up))?;
         } else {
             match open_dir(directory, &name) {

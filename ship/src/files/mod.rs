@@ -3,11 +3,17 @@
 //! Every thread of the agent touches files as the user (its file-system identity), so the kernel's own checks
 //! hold; `resolve` keeps every path beneath the root whatever user code does to it meanwhile.
 
+pub(crate) mod archive;
 mod delete;
+pub(crate) mod fuzz;
 mod list;
+mod own;
+pub(crate) mod pack;
 pub(crate) mod pool;
 mod read;
 mod resolve;
+mod tar;
+pub(crate) mod watch;
 mod write;
 
 use std::os::fd::OwnedFd;

@@ -65,6 +65,12 @@ impl RelPath {
         self.0.is_empty()
     }
 
+    /// The path of the directory that it is in; none for the root.
+    pub(super) fn parent(&self) -> Option<Self> {
+        let (_, parents) = self.0.split_last()?;
+        Some(Self(parents.to_vec()))
+    }
+
     /// As text, `.` for the root.
     pub(crate) fn text(&self) -> String {
         if self.is_root() {

@@ -1,6 +1,6 @@
 //! A plain HTTP/1.1 client over a proved stream.
 
-use std::io::{self, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -62,6 +62,32 @@ impl Client {
     pub fn raw(&mut self, request: &[u8]) -> io::Result<Answer> {
         self.try_send(request)?;
         self.answer()
+    }
+
+    /// Asks for what comes in chunks; the head. The body is read with [`Client::chunk`].
+    pub fn get_stream(&mut self, path: &str) -> String {
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: ship\r\n\r\n").as_bytes());
+        self.begin().unwrap().head
+    }
+
+    /// The next chunk; an empty one is the proper end, an error a broken one.
+    pub fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let length = usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
+        let mut chunk = vec![0; length + 2];
+        self.stream.read_exact(&mut chunk)?;
+        chunk.truncate(length);
+        Ok(chunk)
+    }
+
+    /// Posts a body of any type, `headers` as in [`Client::get_with`].
+    pub fn post_with(&mut self, path: &str, headers: &str, body: &[u8]) -> Answer {
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: ship\r\n{headers}content-length: {length}\r\n\r\n");
+        self.raw(&[head.as_bytes(), body].concat()).unwrap()
     }
 
     /// Asks without headers of its own.

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::agent::Ship;
 use crate::agent::body::{Body, FileRange};
 use crate::agent::error::{Code, Failure};
+use crate::agent::handlers::archive;
 use crate::agent::http::{Answer, Query, body, ok, percent_encode, quoted};
 use crate::agent::range::Range;
 
@@ -39,10 +40,22 @@ pub(in crate::agent) async fn list(ship: &Ship, request: Request<Incoming>) -> A
     ok(&ship.pool.run(move || files.list_dir(&request)).await?)
 }
 
-pub(in crate::agent) async fn download(ship: &Ship, request: Request<Incoming>) -> Answer {
+pub(in crate::agent) async fn download(ship: &Arc<Ship>, request: Request<Incoming>) -> Answer {
     let path = Query::of(&request)?.required("path")?.to_owned();
     let files = ship.files.clone();
-    let file = Arc::new(ship.pool.run(move || files.open_download(&path)).await?);
+    let file = match ship
+        .pool
+        .run({
+            let path = path.clone();
+            move || files.open_download(&path)
+        })
+        .await
+    {
+        Err(failure) if failure.code == Code::IsADirectory => {
+            return archive::download_directory(ship, path).await;
+        }
+        opened => Arc::new(opened?),
+    };
     let range = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
     // A range of an older version would not fit what was read of it.
     let fresh = request.headers().get(header::IF_RANGE).is_none_or(|tag| *tag == quoted(&file.etag));
