@@ -2,7 +2,7 @@
 
 #![allow(unused_imports, unreachable_pub, reason = "each test binary uses its own part of this")]
 
+pub use bay_ship_tests::bare::venv;
 pub use bay_ship_tests::{
     Client, Container, PATIENCE, Setup, bare, client, events, is_root, isolations, wait_for,
 };
-pub use bay_ship_tests::bare::venv;

@@ -12,7 +12,9 @@ fn main() -> ExitCode {
         let folder = dir.join(target.name);
         let written = std::fs::create_dir_all(&folder).and_then(|()| {
             let seeds = (target.seeds)().into_iter().enumerate();
-            seeds.map(|(number, seed)| std::fs::write(folder.join(format!("seed-{number}")), seed)).collect::<std::io::Result<()>>()
+            seeds
+                .map(|(number, seed)| std::fs::write(folder.join(format!("seed-{number}")), seed))
+                .collect::<std::io::Result<()>>()
         });
         if let Err(error) = written {
             eprintln!("bay-fuzz-seeds: {}: {error}", folder.display());
