@@ -159,7 +159,7 @@ fn denied_addresses_are_out_of_reach_however_a_socket_is_tied() {
         eprintln!("skipped: network rules are init's to set only where Bay runs as root");
         return;
     }
-    let far = std::rc::Rc::new(FarEnd::new());
+    let far = std::sync::Arc::new(FarEnd::new());
     let mut setup = Setup::new(Isolation::TwoUid);
     setup.config.network = NetworkSetup::PolicyRoutes {
         deny: ["10.0.0.0/8", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10"]
@@ -167,7 +167,7 @@ fn denied_addresses_are_out_of_reach_however_a_socket_is_tied() {
             .into(),
         allow: vec!["192.168.99.1".into()],
     };
-    let cable_to = std::rc::Rc::clone(&far);
+    let cable_to = std::sync::Arc::clone(&far);
     setup.before_config = Some(Box::new(move |init| lay_cable(init, &cable_to)));
     let container = setup.start();
     let mut client = container.client();
