@@ -6,6 +6,7 @@ use crate::init::config;
 use crate::spawner::protocol::{Event, Request};
 
 pub use crate::agent::fuzz::{query, range, route};
+pub use crate::files::fuzz::{Unpacked, archive};
 pub use crate::python::fuzz::{Heard, frames, kernel_stream, signed};
 
 /// A path from a request in its plain form; `None` when it is refused.

@@ -1,7 +1,7 @@
 //! One execution, shared by the work that fills it and those who read it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::registry::Ledger;
 use super::ring::{Page, RING_BYTES, Ring};
 use super::spool::{Kept, Source};
 use crate::agent::error::{Code, Failure};
@@ -22,6 +23,9 @@ const PIECE: usize = 32 << 10;
 const BEHIND: usize = RING_BYTES / 2;
 /// … but not for one that reads nothing at all for this long: it loses some, and the work goes on.
 const STALLED: Duration = Duration::from_secs(5);
+
+/// What an execution takes in memory beside what it said.
+const OVERHEAD: usize = 2048;
 
 /// What Bay says of an execution when it asks for it.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +71,7 @@ struct State {
     /// Beginnings of characters whose rest has not come yet.
     text: [Utf8Pieces; 2],
     end: Option<Arc<End>>,
-    ended_at: Option<(SystemTime, Instant)>,
+    ended_at: Option<SystemTime>,
     readers: Vec<Position>,
     next_reader: u64,
 }
@@ -95,6 +99,7 @@ pub(crate) struct Execution {
     /// Counts events and readers' progress, so that whoever waits for either looks again.
     changed: watch::Sender<u64>,
     cancelled: watch::Sender<bool>,
+    home: Weak<Mutex<Ledger>>,
 }
 
 impl Execution {
@@ -104,6 +109,7 @@ impl Execution {
         asked: [u8; 32],
         limit: u64,
         pool: Pool,
+        home: Weak<Mutex<Ledger>>,
     ) -> Self {
         Self {
             context,
@@ -115,6 +121,7 @@ impl Execution {
             state: Mutex::default(),
             changed: watch::Sender::new(0),
             cancelled: watch::Sender::new(false),
+            home,
         }
     }
 
@@ -235,14 +242,23 @@ impl Execution {
             }
         }
         let number = Some(state.ring.next());
-        state.ring.push_last(match &end {
+        let rendered = match &end {
             Ok(result) => sse::event("result", number, result),
             Err(failure) => sse::event("error", number, &failure.body().1),
-        });
+        };
+        // The end is kept twice: to be sent as an event, and to be answered with.
+        let kept = &state.kept;
+        let memory =
+            OVERHEAD + state.ring.bytes() + 2 * rendered.len() + kept.iter().map(Kept::memory).sum::<usize>();
+        let disk = kept.iter().map(Kept::on_disk).sum();
+        state.ring.push_last(rendered);
         state.end = Some(Arc::new(end));
-        state.ended_at = Some((SystemTime::now(), Instant::now()));
+        state.ended_at = Some(SystemTime::now());
         drop(guard);
         self.wake();
+        if let Some(ledger) = self.home.upgrade() {
+            ledger.lock().unwrap_or_else(PoisonError::into_inner).ended(self, (memory, disk));
+        }
     }
 
     /// Waits for the end.
@@ -290,7 +306,7 @@ impl Execution {
             "execution_id": self.context.id, "session_seq": self.context.session_seq,
             "capability": self.capability, "status": status, "result": result, "error": error,
             "stdout": sizes(stdout), "stderr": sizes(stderr), "last_event_id": state.ring.next() - 1,
-            "created_at": rfc3339(self.created_at), "ended_at": state.ended_at.map(|(at, _)| rfc3339(at)),
+            "created_at": rfc3339(self.created_at), "ended_at": state.ended_at.map(rfc3339),
         })
     }
 
@@ -327,24 +343,6 @@ impl Execution {
         state.readers.push(Position { key, seen, stalled: false });
         drop(state);
         Reader { execution: Arc::clone(self), key, changed: self.changed.subscribe() }
-    }
-
-    pub(super) fn readers(&self) -> usize {
-        self.state().readers.len()
-    }
-
-    /// When it ended, if it has.
-    pub(super) fn ended(&self) -> Option<Instant> {
-        self.state().ended_at.map(|(_, at)| at)
-    }
-
-    /// What it takes in memory and on the disk.
-    pub(super) fn costs(&self) -> (usize, u64) {
-        let state = self.state();
-        let end = state.end.as_deref().map_or(0, |end| end.as_ref().map_or(512, |end| end.to_string().len()));
-        let kept = &state.kept;
-        let memory = state.ring.bytes() + kept.iter().map(Kept::memory).sum::<usize>() + end;
-        (memory, kept.iter().map(Kept::on_disk).sum())
     }
 }
 

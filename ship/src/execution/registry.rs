@@ -1,9 +1,9 @@
 //! Which executions there are: those that run, and the last of those that ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::live::{Context, Execution};
 use crate::agent::error::{Code, Failure};
@@ -32,16 +32,33 @@ pub(crate) enum Begun {
 /// The executions of a container. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Executions {
-    all: Arc<Mutex<HashMap<String, Arc<Execution>>>>,
+    ledger: Arc<Mutex<Ledger>>,
     count: Arc<AtomicU64>,
     pool: Pool,
     limit: u64,
 }
 
+/// All that can be asked for, and in which order they ended.
+#[derive(Default)]
+pub(super) struct Ledger {
+    all: HashMap<String, Arc<Execution>>,
+    ended: VecDeque<Ended>,
+    /// What those that ended take together.
+    memory: usize,
+    disk: u64,
+}
+
+struct Ended {
+    execution: Arc<Execution>,
+    at: Instant,
+    memory: usize,
+    disk: u64,
+}
+
 impl Executions {
     /// None yet. `limit` is how many bytes of each stream are kept; writing happens on `pool`.
     pub(crate) fn new(pool: Pool, limit: u64) -> Self {
-        Self { all: Arc::default(), count: Arc::default(), pool, limit }
+        Self { ledger: Arc::default(), count: Arc::default(), pool, limit }
     }
 
     /// Finds the execution of this id, or makes it. An empty id gets one of Ship's own. `asked` tells requests apart:
@@ -60,54 +77,74 @@ impl Executions {
             let words = format!("must be 1 to {MAX_ID} letters, digits, `_` or `-`");
             return Err(Failure::field("X-Execution-Id", words));
         }
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get(&context.id) {
+        let mut ledger = self.ledger();
+        ledger.forget();
+        if let Some(known) = ledger.all.get(&context.id) {
             if known.asked() != asked {
                 return Err(Failure::new(Code::Conflict, "this execution id stands for another request"));
             }
             return Ok(Begun::Known(Arc::clone(known)));
         }
-        forget(&mut all);
-        if all.values().filter(|execution| execution.ended().is_none()).count() >= MAX_RUNNING {
+        if ledger.all.len() - ledger.ended.len() >= MAX_RUNNING {
             return Err(Failure::new(Code::Busy, format!("{MAX_RUNNING} executions are under way already")));
         }
         let id = context.id.clone();
-        let execution = Arc::new(Execution::new(context, capability, asked, self.limit, self.pool.clone()));
-        all.insert(id, Arc::clone(&execution));
+        let home = Arc::downgrade(&self.ledger);
+        let execution = Execution::new(context, capability, asked, self.limit, self.pool.clone(), home);
+        let execution = Arc::new(execution);
+        ledger.all.insert(id, Arc::clone(&execution));
         Ok(Begun::New(execution))
     }
 
     /// One that is known.
     pub(crate) fn get(&self, id: &str) -> Result<Arc<Execution>, Failure> {
-        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(id)
+        self.ledger()
+            .all
+            .get(id)
             .map(Arc::clone)
             .ok_or_else(|| Failure::new(Code::NotFound, "there is no such execution, or it ended long ago"))
     }
 
     /// Takes one back that was refused before anything of it happened.
     pub(crate) fn withdraw(&self, execution: &Execution) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&execution.context().id);
+        self.ledger().all.remove(&execution.context().id);
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Lets go of what ended too long ago, and of the oldest while there are too many or they take too much. One that
-/// is being read stays until its reader is done.
-fn forget(all: &mut HashMap<String, Arc<Execution>>) {
-    let mut ended: Vec<_> = all
-        .iter()
-        .filter(|(_, execution)| execution.readers() == 0)
-        .filter_map(|(id, execution)| Some((execution.ended()?, id.clone(), execution.costs())))
-        .collect();
-    ended.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
-    let (mut memory, mut disk) = (0, 0);
-    for (place, (at, id, costs)) in ended.into_iter().enumerate() {
-        memory += costs.0;
-        disk += costs.1;
-        let fits = memory <= MAX_ENDED_MEMORY && disk <= MAX_ENDED_DISK && place < MAX_ENDED;
+impl Ledger {
+    /// One has ended; what it takes does not change any more.
+    pub(super) fn ended(&mut self, execution: &Execution, (memory, disk): (usize, u64)) {
+        // Not where it was withdrawn.
+        let Some(known) = self.all.get(&execution.context().id) else { return };
+        if !std::ptr::eq(Arc::as_ptr(known), execution) {
+            return;
+        }
+        let execution = Arc::clone(known);
+        self.memory += memory;
+        self.disk += disk;
+        self.ended.push_back(Ended { execution, at: Instant::now(), memory, disk });
+        self.forget();
+    }
+
+    /// Lets go of what ended too long ago, and of the oldest while there are too many or they take too much. Whoever
+    /// reads one just then reads it to its end.
+    fn forget(&mut self) {
         // The newest one always stays: whoever waited for it may be about to ask for the rest of its output.
-        if place > 0 && (!fits || at.elapsed() > KEEP) {
-            all.remove(&id);
+        while self.ended.len() > 1 {
+            let full =
+                self.ended.len() > MAX_ENDED || self.memory > MAX_ENDED_MEMORY || self.disk > MAX_ENDED_DISK;
+            if !full && self.ended.front().is_none_or(|oldest| oldest.at.elapsed() <= KEEP) {
+                return;
+            }
+            if let Some(oldest) = self.ended.pop_front() {
+                self.memory -= oldest.memory;
+                self.disk -= oldest.disk;
+                self.all.remove(&oldest.execution.context().id);
+            }
         }
     }
 }
@@ -155,7 +192,7 @@ mod tests {
             execution.output(Stream::Stdout, &[b'x'; 100_000]);
             execution.finish(Ok(json!({"success": true})));
         }
-        let kept = all.all.lock().unwrap().len();
+        let kept = all.ledger().all.len();
         assert!((10..200).contains(&kept), "{kept}");
         assert!(all.get("running").is_ok() && all.get("exe_999").is_ok() && all.get("exe_0").is_err());
         assert_eq!(running.record()["status"], "running");

@@ -7,6 +7,7 @@ pub(crate) mod archive;
 mod delete;
 mod edit;
 mod entry;
+pub(crate) mod fuzz;
 mod list;
 mod own;
 pub(crate) mod pack;

@@ -4,6 +4,7 @@
 //! and under libFuzzer (`cargo xtask fuzz`; the binary is in `libfuzzer/`). A new one is a function of bytes that
 //! panics when something is wrong, a few seeds, and a row in [`TARGETS`].
 
+mod archive;
 mod handshake;
 mod kernel;
 pub mod mutate;
@@ -33,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "kernel_message", seeds: kernel::message_seeds, run: kernel::message },
     Target { name: "handshake_ship", seeds: handshake::ship_seeds, run: handshake::ship },
     Target { name: "handshake_bay", seeds: handshake::bay_seeds, run: handshake::bay },
+    Target { name: "archive", seeds: archive::seeds, run: archive::archive },
     Target { name: "start_message", seeds: start::message_seeds, run: start::message },
     Target { name: "spawner", seeds: start::spawner_seeds, run: start::spawner },
 ];

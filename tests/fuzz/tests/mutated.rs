@@ -60,6 +60,6 @@ macro_rules! targets {
 }
 
 targets! {
-    query, range, route, path, body, frames, kernel_stream, kernel_message, handshake_ship, handshake_bay, start_message,
+    query, range, route, path, body, frames, kernel_stream, kernel_message, handshake_ship, handshake_bay, archive, start_message,
     spawner,
 }

@@ -11,10 +11,8 @@ fn main() -> ExitCode {
     for target in bay_fuzz::TARGETS {
         let folder = dir.join(target.name);
         let written = std::fs::create_dir_all(&folder).and_then(|()| {
-            let seeds = (target.seeds)().into_iter().enumerate();
-            seeds
-                .map(|(number, seed)| std::fs::write(folder.join(format!("seed-{number}")), seed))
-                .collect::<std::io::Result<()>>()
+            let mut seeds = (target.seeds)().into_iter().enumerate();
+            seeds.try_for_each(|(number, seed)| std::fs::write(folder.join(format!("seed-{number}")), seed))
         });
         if let Err(error) = written {
             eprintln!("bay-fuzz-seeds: {}: {error}", folder.display());

@@ -20,7 +20,7 @@ crate::cases! {
 }
 
 /// Routes that take no JSON: they do what they do whatever the body says, or read it as it is.
-const NO_JSON: &[&str] = &["/ipython/kernel/restart"];
+const NO_JSON: &[&str] = &["/ipython/kernel/restart", "/fs/upload", "/fs/archive", "/executions/{id}/cancel"];
 
 /// The routes that `/meta` names, as method and path.
 pub(crate) fn endpoints(client: &mut Client) -> Vec<(String, String)> {
