@@ -141,7 +141,7 @@ open('/workspace/ready', 'w').close()
 until, turn = time.monotonic() + 8, 0
 while time.monotonic() < until:
     for name in os.listdir('/workspace'):
-        if not name.startswith('.bay-archive-'): continue
+        if not name.startswith('.bay-'): continue
         for inner in ('tree', 'tree/pkg', 'tree/pkg/sub'):
             path = '/workspace/' + name + '/' + inner
             try:

@@ -404,3 +404,23 @@ fn two_thousand_calls_and_fifty_restarts_leave_nothing_behind() {
         assert!(*last < *first * 2, "{first:?} {last:?}");
     });
 }
+
+#[test]
+fn a_cancelled_execution_is_interrupted_and_keeps_the_state() {
+    both(|container, client, _| {
+        client.python_ok("kept = 1");
+        let body = json!({"code": "print('begun')\nwhile True: pass", "timeout": 60}).to_string();
+        let request = format!(
+            "POST /ipython/exec HTTP/1.1\r\nhost: s\r\nx-execution-id: exe_c\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut other = container.client();
+        let call = std::thread::spawn(move || other.raw(request.as_bytes()).unwrap().result().unwrap());
+        wait_for(|| (client.kernel().state == "busy").then_some(()), "the call to run");
+        client.post("/executions/exe_c/cancel", &json!({})).unwrap();
+        let answer = call.join().unwrap();
+        assert_eq!((&answer["success"], &answer["timed_out"]), (&json!(false), &json!(false)), "{answer}");
+        assert!(answer["error"].as_str().unwrap().starts_with("cancelled"), "{answer}");
+        assert_eq!(client.python_ok("kept"), "1");
+    });
+}

@@ -24,6 +24,11 @@ pub(super) fn is_passing_name(name: &[u8]) -> bool {
         .is_some_and(|digits| digits.len() == DIGITS && digits.iter().all(u8::is_ascii_hexdigit))
 }
 
+/// Whether a name is what inotify calls a file that has none yet (`O_TMPFILE`): `#` and its inode's number.
+pub(super) fn is_nameless(name: &[u8]) -> bool {
+    name.strip_prefix(b"#").is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,5 +47,6 @@ mod tests {
         ] {
             assert!(!is_passing_name(other.as_bytes()), "{other}");
         }
+        assert!(is_nameless(b"#12") && !is_nameless(b"#") && !is_nameless(b"#1a") && !is_nameless(b"12"));
     }
 }

@@ -29,7 +29,7 @@ fn a_directory_comes_back_as_it_was_without_what_cannot_be_carried() {
     let top = dir.path().join("top");
     let long = "n".repeat(200);
     fs::create_dir_all(top.join("sub/empty")).unwrap();
-    fs::create_dir(top.join(".bay-archive-0123456789abcdef")).unwrap();
+    fs::create_dir(top.join(".bay-0123456789abcdef.tmp")).unwrap();
     fs::write(top.join("sub").join(&long), "long").unwrap();
     fs::write(top.join("big"), vec![7; 1_000_001]).unwrap();
     symlink("sub/missing", top.join("link")).unwrap();

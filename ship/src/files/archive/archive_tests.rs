@@ -187,7 +187,7 @@ fn exchange(root: &std::path::Path, outside: &std::path::Path, over: &AtomicBool
     let mut turn = 0_u64;
     while !over.load(Ordering::Relaxed) {
         for staging in fs::read_dir(root).unwrap().flatten().map(|entry| entry.path()) {
-            if !staging.file_name().unwrap().as_encoded_bytes().starts_with(b".bay-archive-") {
+            if !staging.file_name().unwrap().as_encoded_bytes().starts_with(b".bay-") {
                 continue;
             }
             for target in [staging.join("tree"), staging.join("tree/d"), staging.join("tree/d/e")] {

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::{Counted, Digest, Happened, MAX_DIRECTORIES, Watches, add, word};
 use crate::agent::error::{Code, Failure};
-use crate::files::own::is_passing_name;
+use crate::files::own::{is_nameless, is_passing_name};
 use crate::files::{RelPath, kind};
 
 /// Names remembered for one stream, some tens of bytes each. Past it a file that replaces another may be called new.
@@ -382,6 +382,9 @@ impl Watcher {
         if flags.contains(ReadFlags::MODIFY) {
             let hash = self.hash(name);
             let known = self.nodes.get(wd).and_then(|node| node.known.get(&hash).copied());
+            if known.is_none() && is_nameless(name) {
+                return;
+            }
             self.tell(digest, Happened::Modified, *wd, name, known.unwrap_or(unknown));
         } else if flags.contains(ReadFlags::DELETE) {
             let kind = self.unlearn(*wd, name).unwrap_or(unknown);
