@@ -21,8 +21,8 @@ use crate::driver::{ContainerRef, Driver, DriverError};
 const MAX_ANSWER: usize = 16 << 20;
 /// Idle connections kept per container: more than one kernel queue and a few file calls never use.
 const MAX_IDLE: usize = 8;
-/// How long an idle connection is kept.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an idle connection is kept: less than the 10 s after which Ship closes one, so that no request meets that.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
 /// RFC 3986's unreserved characters stay; everything else in a path segment is encoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
