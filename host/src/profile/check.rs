@@ -164,6 +164,10 @@ fn container(found: &mut Findings<'_>, place: &str, c: &Container, known: &Known
     if !(32..=4 << 20).contains(&mib) {
         found.add(&resources("memory"), "must be from 32m to 4t", None);
     }
+    let output = c.resources.output.bytes() >> 20;
+    if !(1..=64 << 10).contains(&output) {
+        found.add(&resources("output"), "must be from 1m to 64g", None);
+    }
     if !(16..=65_536).contains(&c.resources.pids) {
         found.add(&resources("pids"), "must be from 16 to 65536: the runtime itself needs a few", None);
     }
