@@ -164,6 +164,25 @@ fn a_reader_that_comes_late_is_told_what_is_lost_and_finds_it_in_the_output() {
 }
 
 #[test]
+fn all_that_python_prints_is_kept_however_fast_it_comes() {
+    both(|_, client, _| {
+        let expected: String = (0..2_000_000).map(|n| format!("{n}\n")).collect();
+        for (id, code) in [
+            ("exe_p1", "import sys\nfor n in range(2_000_000): print(n)"),
+            ("exe_p2", "print('\\n'.join(map(str, range(2_000_000))), file=sys.stderr)"),
+        ] {
+            let body = json!({"code": code, "timeout": 100});
+            let answer = client.raw(post("/ipython/exec", id, "*/*", &body).as_bytes()).unwrap().json();
+            assert_eq!((&answer["success"], &answer["truncated"]), (&json!(true), &json!(true)));
+            let stream = if id == "exe_p1" { "stdout" } else { "stderr" };
+            let output = client.get(&format!("/executions/{id}/output?stream={stream}"));
+            assert!(output.body == expected.as_bytes(), "{id}: {} bytes", output.body.len());
+            assert_eq!(field(&output.head, "x-output-total").unwrap(), expected.len().to_string());
+        }
+    });
+}
+
+#[test]
 fn output_is_kept_to_its_bound_and_says_how_much_there_was() {
     for isolation in isolations() {
         let mut setup = Setup::new(isolation);

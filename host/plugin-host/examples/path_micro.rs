@@ -163,9 +163,10 @@ fn call() -> Call {
 
 fn python_answer() -> Vec<u8> {
     json!({
-        "success": true, "execution_count": 3, "output": "1\n", "error": null, "error_detail": null, "images": [],
-        "results": [], "kernel_seq": 1, "timed_out": false, "truncated": false, "execution_time_ms": 1,
-        "queued_ms": 0,
+        "success": true, "output": "1\n", "error": null, "error_detail": null,
+        "data": { "execution_count": 3, "output": { "text": "1\n", "images": [], "results": [] } },
+        "execution_id": "exe_1", "session_seq": 1, "kernel_seq": 1, "timed_out": false, "truncated": false,
+        "execution_time_ms": 1, "queued_ms": 0, "code": null,
     })
     .to_string()
     .into_bytes()

@@ -13,7 +13,7 @@ use super::admit::{Admitted, Routed};
 use crate::app::App;
 use crate::auth::OpContext;
 use crate::error::{ApiError, ApiResult, Code, fault_code};
-use crate::runtime::{CallerRequest, Forwarded, RuntimePerformer};
+use crate::runtime::{CallerRequest, Errand, Forwarded, RuntimePerformer};
 use crate::session::{Lease, SessionError};
 
 /// Longest message of a fault that a client sees.
@@ -92,9 +92,11 @@ pub(crate) async fn adapt(
     let execution_id = recorded.execution_id().map(str::to_owned);
     let performer = RuntimePerformer::new(
         Arc::clone(&container.client),
-        context.request_id.clone(),
-        execution_id.clone(),
-        lease.live.seq,
+        Errand {
+            request_id: context.request_id.clone(),
+            execution_id: execution_id.clone(),
+            session_seq: lease.live.seq,
+        },
         deadline,
         routed.retries,
         caller,

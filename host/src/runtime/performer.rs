@@ -58,12 +58,20 @@ pub struct Forwarded {
     pub body: mpsc::Receiver<Result<Bytes, std::io::Error>>,
 }
 
+/// What a runtime is told of the call that a request belongs to.
+pub struct Errand {
+    /// Of the client's request.
+    pub request_id: String,
+    /// `exe_…`, where the operation keeps a record.
+    pub execution_id: Option<String>,
+    /// The number of the session.
+    pub session_seq: u64,
+}
+
 /// Performs one operation's actions.
 pub struct RuntimePerformer {
     client: Arc<RuntimeClient>,
-    request_id: String,
-    execution_id: Option<String>,
-    session_seq: u64,
+    errand: Errand,
     /// Requests planned so far.
     planned: AtomicU32,
     deadline: Instant,
@@ -75,9 +83,7 @@ impl RuntimePerformer {
     /// For one operation on one container. `forward` receives the answer of a forward, should there be one.
     pub fn new(
         client: Arc<RuntimeClient>,
-        request_id: String,
-        execution_id: Option<String>,
-        session_seq: u64,
+        errand: Errand,
         deadline: Instant,
         retries: u32,
         caller: CallerRequest,
@@ -85,9 +91,7 @@ impl RuntimePerformer {
     ) -> Self {
         Self {
             client,
-            request_id,
-            execution_id,
-            session_seq,
+            errand,
             planned: AtomicU32::new(0),
             deadline,
             retries,
@@ -98,7 +102,7 @@ impl RuntimePerformer {
     /// What the runtime knows one planned request by: a runtime runs an id once, however often it is sent, so that a
     /// second request of the same operation must have another.
     fn next_id(&self) -> Option<String> {
-        let id = self.execution_id.as_ref()?;
+        let id = self.errand.execution_id.as_ref()?;
         Some(match self.planned.fetch_add(1, Ordering::Relaxed) {
             0 => id.clone(),
             more => format!("{id}-{}", more + 1),
@@ -122,9 +126,9 @@ impl RuntimePerformer {
             let value = HeaderValue::from_str(&value).map_err(|_| "bad header value".to_owned())?;
             headers.push((name, value));
         }
-        let session_seq = self.session_seq.to_string();
+        let session_seq = self.errand.session_seq.to_string();
         let own = [
-            ("x-request-id", Some(&self.request_id)),
+            ("x-request-id", Some(&self.errand.request_id)),
             ("x-execution-id", id),
             ("x-session-seq", Some(&session_seq)),
         ];

@@ -3,9 +3,7 @@
 
 use std::borrow::Cow;
 
-use bay_ship_api::http::{
-    Entry, ErrorBody, ListDirResponse, PythonErrorDetail, WriteFileResponse,
-};
+use bay_ship_api::http::{Entry, ErrorBody, ListDirResponse, PythonErrorDetail, WriteFileResponse};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;

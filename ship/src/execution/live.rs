@@ -177,6 +177,11 @@ impl Execution {
         self.wake();
     }
 
+    /// Some of what a stream said never arrived: what comes after it does not belong to what came before.
+    pub(crate) fn lost(&self, stream: Stream) {
+        self.state().kept[stream as usize].lose();
+    }
+
     /// Shows a MIME bundle.
     pub(crate) fn display(&self, bundle: &Map<String, Value>) {
         self.event(&mut self.state(), "display", bundle);
@@ -200,7 +205,7 @@ impl Execution {
         for index in [0, 1] {
             let Some(overflow) = self.state().kept[index].overflow() else { continue };
             let count = overflow.bytes.len();
-            let written = self.pool.run(move || Ok(overflow.write()?)).await;
+            let written = self.pool.go_on(move || Ok(overflow.write()?)).await;
             let written = written.map_err(|failure| std::io::Error::other(failure.message));
             self.state().kept[index].written(count, written);
         }
@@ -330,7 +335,7 @@ impl Execution {
             Source::Memory(bytes) => Ok(bytes),
             Source::Nothing => Ok(Vec::new()),
             Source::File { file, at, count } => {
-                self.pool.run(move || Ok(super::spool::read(&file, at, count)?)).await
+                self.pool.go_on(move || Ok(super::spool::read(&file, at, count)?)).await
             }
         }
     }

@@ -74,6 +74,11 @@ impl Kept {
         self.pending.extend_from_slice(rest);
     }
 
+    /// There was more, nobody knows how much: the total is the least it can be.
+    pub(super) fn lose(&mut self) {
+        self.total += 1;
+    }
+
     /// What has to be written now, if anything; afterwards call [`Kept::written`].
     pub(super) fn overflow(&mut self) -> Option<Overflow> {
         if self.pending.is_empty() {

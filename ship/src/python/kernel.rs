@@ -30,7 +30,7 @@ const IDLE_GRACE: Duration = Duration::from_secs(2);
 pub(super) const SEND: Duration = Duration::from_secs(10);
 
 /// Run once before any code of the user's.
-const THREADS: &str = include_str!("threads.py");
+const PREPARE: &str = include_str!("prepare.py");
 
 /// Why there is no kernel.
 #[derive(Debug)]
@@ -156,8 +156,8 @@ impl Kernel {
                 other => return Err(StartFailure::Other(format!("the kernel did not answer: {other:?}"))),
             }
         }
-        let threads = serde_json::Value::String(THREADS.to_owned());
-        let code = format!("{}\nexec({threads}, {{}})", ready_code(&world.withheld()));
+        let prepare = serde_json::Value::String(PREPARE.to_owned());
+        let code = format!("{}\nexec({prepare}, {{}})", ready_code(&world.withheld()));
         let content = json!({
             "code": code, "silent": true, "store_history": false, "user_expressions": {},
             "allow_stdin": false, "stop_on_error": false,

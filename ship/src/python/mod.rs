@@ -22,13 +22,13 @@ mod message;
 pub(crate) use message::hex;
 mod oom;
 mod output;
+mod report;
 mod zmtp;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bay_ship_api::http::{PythonData, PythonExecRequest, PythonExecResponse, PythonOutput};
-use serde_json::Value;
+use bay_ship_api::http::PythonExecRequest;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
@@ -41,6 +41,7 @@ use self::late::Late;
 use self::launch::Guard;
 use self::oom::OomWatch;
 use self::output::{Collector, Gathered};
+use self::report::Report;
 use crate::agent::error::{Code, Failure};
 use crate::execution::Execution;
 use crate::log;
@@ -431,89 +432,5 @@ impl Actor {
             Ending::Replaced(Wish::Restart) => "restarted on request while code ran".to_owned(),
             Ending::Replaced(Wish::Stop) => "stopped on request while code ran".to_owned(),
         }
-    }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// What is known when an execution is over.
-struct Report {
-    ending: Ending,
-    /// Somebody asked for it to stop.
-    cancelled: bool,
-    /// The same in words.
-    cause: String,
-    /// The kernel that the next call meets.
-    next_kernel: u64,
-    timeout: u32,
-    last_words: String,
-    gathered: Gathered,
-    queued: Duration,
-    took: Duration,
-}
-
-impl Report {
-    fn answer(self, execution: &Execution, code: Option<String>) -> Value {
-        let Gathered { output, images, results, error: detail, execution_count, truncated } = self.gathered;
-        let (seconds, next) = (self.timeout, self.next_kernel);
-        let lost = format!("a new kernel takes its place (kernel_seq {next}), and variables are lost");
-        let error = match &self.ending {
-            Ending::Complete => detail.as_ref().map(|detail| {
-                if detail.traceback.is_empty() {
-                    format!("{}: {}", detail.name, detail.value)
-                } else {
-                    detail.traceback.join("\n")
-                }
-            }),
-            Ending::Interrupted if self.cancelled => {
-                Some("cancelled: the code was interrupted; the kernel keeps its state".to_owned())
-            }
-            Ending::Interrupted => Some(format!(
-                "the code ran longer than its timeout of {seconds} s and was interrupted; the kernel keeps its state"
-            )),
-            Ending::Stuck if self.cancelled => Some(format!(
-                "cancelled: the code ignored the interrupt for 5 s, so the kernel was stopped: {lost}"
-            )),
-            Ending::Stuck => Some(format!(
-                "the code ran longer than its timeout of {seconds} s and ignored the interrupt for 5 s, so the \
-                 kernel was stopped: {lost}"
-            )),
-            Ending::Died(_) => {
-                let words = &self.cause;
-                let said = if self.last_words.is_empty() { "" } else { "\n" };
-                Some(format!("the kernel died while the code ran ({words}): {lost}{said}{}", self.last_words))
-            }
-            Ending::Broken(why) => Some(format!("the kernel could not be used any more ({why}): {lost}")),
-            Ending::Left => Some(format!("the code ended its kernel: {lost}")),
-            Ending::Replaced(Wish::Restart) => {
-                Some(format!("the kernel was restarted on request while the code ran: {lost}"))
-            }
-            Ending::Replaced(Wish::Stop) => Some(format!(
-                "the kernel was stopped on request while the code ran: variables are lost, and the next call \
-                 starts a new kernel (kernel_seq {next})"
-            )),
-        };
-        let answer = PythonExecResponse {
-            success: error.is_none(),
-            data: PythonData {
-                execution_count,
-                output: PythonOutput { text: output.clone(), images, results },
-            },
-            output,
-            error,
-            error_detail: detail,
-            execution_id: execution.context().id.clone(),
-            execution_time_ms: millis(self.took),
-            queued_ms: millis(self.queued),
-            session_seq: execution.context().session_seq,
-            kernel_seq: next,
-            timed_out: !self.cancelled && matches!(self.ending, Ending::Interrupted | Ending::Stuck),
-            truncated,
-            code,
-        };
-        // Our own type always serialises.
-        serde_json::to_value(answer).unwrap_or_default()
     }
 }

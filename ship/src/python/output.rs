@@ -107,6 +107,9 @@ impl Collector {
                 let (name, text) = message.cut_stream().unwrap_or_default();
                 self.stream(&name, &text);
                 self.truncated = true;
+                if let Some(execution) = &self.execution {
+                    execution.lost(if name == "stderr" { Stream::Stderr } else { Stream::Stdout });
+                }
             }
             "stream" => {
                 if let Some(Said { name, text }) = message.content() {

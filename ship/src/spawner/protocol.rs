@@ -151,7 +151,7 @@ impl Event {
             2 => Self::Failed { id: first, errno: second.cast_signed() },
             3 => Self::Exited { pid: first, end: End::Code(second.cast_signed()) },
             4 => Self::Exited { pid: first, end: End::Signal(second.cast_signed()) },
-            5 => Self::Ending,
+            5 if first == 0 && second == 0 => Self::Ending,
             _ => return Err(Malformed),
         })
     }

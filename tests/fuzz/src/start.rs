@@ -45,7 +45,14 @@ pub(crate) fn spawner_seeds() -> Vec<Vec<u8>> {
     }
     spawn.extend(10u32.to_le_bytes());
     spawn.extend(b"/workspace");
-    vec![spawn, vec![2, 9, 0, 0, 0, 15, 1], vec![3, 9, 0, 0, 0], vec![4, 9, 0, 0, 0, 137, 0, 0, 0]]
+    spawn.push(0);
+    vec![
+        spawn,
+        vec![5; 1].into_iter().chain([0; 8]).collect(),
+        vec![2, 9, 0, 0, 0, 15, 1],
+        vec![3, 9, 0, 0, 0],
+        vec![4, 9, 0, 0, 0, 137, 0, 0, 0],
+    ]
 }
 
 /// A datagram is refused, or it is the only one that says what it says.

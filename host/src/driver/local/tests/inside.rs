@@ -39,7 +39,7 @@ async fn nothing_of_the_host_is_visible() {
     for absent in ["home", "root", "sys", "mnt", "media", "srv", "boot"] {
         assert!(!root.contains(&absent), "/{absent}");
     }
-    assert_eq!(init["/.bay"], json!(["ship"]));
+    assert_eq!(init["/.bay"], json!(["ship", "spool"]));
     assert_eq!(init["/tmp"], json!([]));
     assert_eq!(init["/run"], json!([]));
     assert_eq!(init["/var"], json!(["run", "tmp"]));
