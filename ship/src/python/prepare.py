@@ -42,25 +42,23 @@ threading.Thread.start = remember(threading.Thread.start)
 PIECE = 256 << 10
 
 
-def in_pieces(stream):
-    write, flush = stream.write, stream.flush
-    gathered = 0
-
-    def write_in_pieces(string):
-        nonlocal gathered
+def in_pieces(write):
+    def write_in_pieces(self, string):
+        gathered = getattr(self, "_gathered", 0)
         if not isinstance(string, str) or gathered + len(string) < PIECE:
             # Too much is counted where a flush by time came between: then the next one comes earlier.
-            gathered += len(string) if isinstance(string, str) else 0
-            return write(string)
+            self._gathered = gathered + (len(string) if isinstance(string, str) else 0)
+            return write(self, string)
         for start in range(0, len(string), PIECE):
-            write(string[start : start + PIECE])
-            flush()
-        gathered = 0
+            write(self, string[start : start + PIECE])
+            self.flush()
+        self._gathered = 0
         return len(string)
 
-    stream.write = write_in_pieces
+    return write_in_pieces
 
 
-for stream in (sys.stdout, sys.stderr):
-    if hasattr(stream, "pub_thread"):
-        in_pieces(stream)
+# In the class: IPython exchanges the method of the stream itself with every cell.
+kind = type(sys.stdout)
+if hasattr(sys.stdout, "pub_thread") and type(sys.stderr) is kind:
+    kind.write = in_pieces(kind.write)
