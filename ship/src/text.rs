@@ -44,11 +44,31 @@ impl BoundedText {
 }
 
 /// The text of the first bytes of a stream that had `total` in all, and whether there were more: what is not UTF-8
-/// is replaced, but a character that the bound cut in two is left out.
-pub(crate) fn prefix(head: &[u8], total: u64) -> (String, bool) {
+/// is replaced, but a character that the bound cut in two is left out. Nor is it longer in JSON than `most` bytes.
+pub(crate) fn prefix(head: &[u8], total: u64, most: usize) -> (String, bool) {
     let truncated = total > head.len() as u64;
     let whole = if truncated { head.len() - cut_tail(head) } else { head.len() };
-    (String::from_utf8_lossy(&head[..whole]).into_owned(), truncated)
+    let mut text = String::from_utf8_lossy(&head[..whole]).into_owned();
+    let cut = cut_to_json(&mut text, most);
+    (text, truncated || cut)
+}
+
+/// Cuts text to what takes at most `most` bytes in JSON, where a control character takes six; true where it did.
+pub(crate) fn cut_to_json(text: &mut String, most: usize) -> bool {
+    let mut left = most;
+    let end = text.char_indices().find(|(_, c)| {
+        let takes = match c {
+            '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+            '\0'..='\u{1f}' => 6,
+            other => other.len_utf8(),
+        };
+        let fits = left >= takes;
+        left = left.saturating_sub(takes);
+        !fits
+    });
+    let Some((at, _)) = end else { return false };
+    text.truncate(at);
+    true
 }
 
 /// Turns bytes that come in pieces into text that never splits a character: the beginning of one waits for its rest.
@@ -188,10 +208,22 @@ mod tests {
         #[test]
         fn a_prefix_never_shows_half_a_character(text in "\\PC{0,40}", limit in 0usize..60) {
             let bytes = text.as_bytes();
-            let (shown, more) = prefix(&bytes[..bytes.len().min(limit)], bytes.len() as u64);
+            let (shown, more) = prefix(&bytes[..bytes.len().min(limit)], bytes.len() as u64, usize::MAX);
             prop_assert!(text.starts_with(&shown), "{shown:?}");
             prop_assert_eq!(more, bytes.len() > limit);
             prop_assert!(more || shown == text);
+        }
+
+        #[test]
+        fn a_text_cut_to_json_takes_no_more_and_no_less_than_it_may(text: String, most in 0usize..80) {
+            let mut cut = text.clone();
+            let was_cut = cut_to_json(&mut cut, most);
+            let length = |text: &str| serde_json::to_string(text).unwrap().len() - 2;
+            prop_assert!(length(&cut) <= most && text.starts_with(&cut));
+            prop_assert_eq!(was_cut, length(&text) > most);
+            if let Some(next) = text[cut.len()..].chars().next() {
+                prop_assert!(length(&cut) + length(&next.to_string()) > most);
+            }
         }
 
         #[test]

@@ -50,7 +50,9 @@ fn the_status_says_what_the_kernel_does() {
             wait_for(|| Some(client.kernel()).filter(|status| status.state == "ready"), "it to be ready");
         assert_eq!((ready.engine.as_deref(), ready.kernel_seq, ready.queued), (Some("ipython"), 1, 0));
         assert_eq!((ready.running_since, ready.last_exit, ready.reason), (None, None, None));
-        let (running, waiting) = (beside(container, SLEEP), beside(container, "2"));
+        let running = beside(container, SLEEP);
+        wait_for(|| client.shell("test -e /tmp/begun").success.then_some(()), "it to begin");
+        let waiting = beside(container, "2");
         busy(client, 1);
         assert!(client.kernel().running_since.unwrap().starts_with("20"));
         client.restart().unwrap();

@@ -26,8 +26,10 @@ const RESERVED: &[&str] = &[
     "upgrade",
     "via",
     "x-api-key",
+    "x-execution-id",
     "x-owner",
     "x-request-id",
+    "x-session-seq",
 ];
 /// The same, by how they begin.
 const RESERVED_PREFIXES: &[&str] = &["x-bay-", "x-forwarded-", "proxy-", "sec-"];

@@ -60,9 +60,10 @@ fn shell_answer() -> Value {
     })
 }
 
-/// What a client gets of an answer: the host alone says which execution and session it was.
+/// What a client gets of an answer: the host alone says which execution and session it was, and `error` says that
+/// its time was up.
 fn for_clients(mut answer: Value) -> Value {
-    for field in ["execution_id", "session_seq"] {
+    for field in ["execution_id", "session_seq", "timed_out"] {
         answer.as_object_mut().unwrap().remove(field);
     }
     answer

@@ -136,7 +136,6 @@ struct Python<'a> {
     execution_time_ms: u64,
     queued_ms: u64,
     kernel_seq: u64,
-    timed_out: bool,
     truncated: bool,
     code: Option<String>,
 }
@@ -181,7 +180,6 @@ struct Shell<'a> {
     stderr: Cow<'a, str>,
     exit_code: Option<i32>,
     signal: Option<String>,
-    timed_out: bool,
     truncated: bool,
     execution_time_ms: u64,
     command: Option<String>,

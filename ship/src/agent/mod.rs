@@ -87,6 +87,7 @@ pub(crate) fn main(config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> !
 
 fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Result<()> {
     give_up_privilege(config.isolation)?;
+    more_descriptors();
     sys::default_signals();
     sys::ignore_broken_pipes();
     let token = config::token(&config.token).ok_or_else(|| io::Error::other("no token"))?;
@@ -129,6 +130,14 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
             over = &mut events => over.map_err(io::Error::other).and_then(|over| over),
         }
     })
+}
+
+/// All bounds of this program together are more than the usual soft limit; user processes have a limit of their own.
+fn more_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // Where that fails the old one stays, and who comes too late is told that too many files are open.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// Becomes the agent's own id, with the user's for files, and without any capability.

@@ -28,6 +28,8 @@ pub(crate) fn stream(
         let mut seen = seen;
         loop {
             let (page, over) = reader.next(seen, BATCH);
+            // Also for one who has seen what is yet to come: from there on nothing is missing.
+            seen = page.last;
             if page.events.is_empty() && page.gap.is_none() {
                 if over {
                     return;
@@ -41,13 +43,15 @@ pub(crate) fn stream(
                 }
                 continue;
             }
-            seen = page.last;
             let mut batch = Vec::new();
             if let Some((first, last)) = page.gap {
                 batch.extend_from_slice(&gap(first, last));
             }
             page.events.iter().for_each(|event| batch.extend_from_slice(event));
             if send.send(Ok(batch.into())).await.is_err() {
+                return;
+            }
+            if over {
                 return;
             }
             reader.progressed(seen);

@@ -3,15 +3,17 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use bay_ship_api::http::MAX_INLINE_OUTPUT;
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::registry::Ledger;
 use super::ring::{Page, RING_BYTES, Ring};
-use super::spool::{Kept, Source};
+use super::spool::{Budget, Kept, Source};
 use crate::agent::error::{Code, Failure};
 use crate::agent::sse;
 use crate::files::pool::Pool;
@@ -24,6 +26,9 @@ const BEHIND: usize = RING_BYTES / 2;
 /// … but not for one that reads nothing at all for this long: it loses some, and the work goes on.
 const STALLED: Duration = Duration::from_secs(5);
 
+/// The longest that one stream's text may be in an answer's JSON, where a control character takes six bytes: what is
+/// mostly text is cut by its own bound only, and an answer stays within what Bay takes.
+pub(crate) const MAX_INLINE_JSON: usize = 2 * MAX_INLINE_OUTPUT;
 /// What an execution takes in memory beside what it said.
 const OVERHEAD: usize = 2048;
 
@@ -61,13 +66,20 @@ impl Stream {
     }
 }
 
-/// How an execution ended: the answer, or the error body's failure.
-pub(crate) type End = Result<Value, Failure>;
+/// How an execution ended: with its answer, or with the failure that an error body says.
+pub(crate) type End = Result<Answer, Failure>;
 
-#[derive(Default)]
+/// An answer, rendered once for all who get it.
+pub(crate) struct Answer {
+    pub(crate) json: Box<RawValue>,
+    success: bool,
+}
+
 struct State {
     ring: Ring,
     kept: [Kept; 2],
+    /// The work has begun.
+    started: bool,
     /// Beginnings of characters whose rest has not come yet.
     text: [Utf8Pieces; 2],
     end: Option<Arc<End>>,
@@ -108,9 +120,19 @@ impl Execution {
         capability: &'static str,
         asked: [u8; 32],
         limit: u64,
-        pool: Pool,
+        (pool, budget): (Pool, &Arc<Budget>),
         home: Weak<Mutex<Ledger>>,
     ) -> Self {
+        let state = State {
+            ring: Ring::default(),
+            kept: [Kept::new(Arc::clone(budget)), Kept::new(Arc::clone(budget))],
+            started: false,
+            text: Default::default(),
+            end: None,
+            ended_at: None,
+            readers: Vec::new(),
+            next_reader: 0,
+        };
         Self {
             context,
             capability,
@@ -118,7 +140,7 @@ impl Execution {
             created_at: SystemTime::now(),
             limit,
             pool,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: watch::Sender::new(0),
             cancelled: watch::Sender::new(false),
             home,
@@ -158,7 +180,10 @@ impl Execution {
         if let Some(kernel_seq) = kernel_seq {
             data["kernel_seq"] = kernel_seq.into();
         }
-        self.event(&mut self.state(), "start", &data);
+        let mut state = self.state();
+        state.started = true;
+        self.event(&mut state, "start", &data);
+        drop(state);
         self.wake();
     }
 
@@ -195,19 +220,30 @@ impl Execution {
     }
 
     /// Writes to the disk what has to go there, and waits for readers that keep up.
-    pub(crate) async fn settle(&self) {
+    pub(crate) async fn settle(self: &Arc<Self>) {
         self.write_out().await;
         self.let_readers_catch_up().await;
     }
 
-    /// Writes to the disk what has to go there.
-    pub(crate) async fn write_out(&self) {
+    /// Writes to the disk what has to go there. Whoever stops waiting loses nothing: a write under way counts when it
+    /// is done, and what had not begun is for the next call.
+    pub(crate) async fn write_out(self: &Arc<Self>) {
         for index in [0, 1] {
-            let Some(overflow) = self.state().kept[index].overflow() else { continue };
-            let count = overflow.bytes.len();
-            let written = self.pool.go_on(move || Ok(overflow.write()?)).await;
-            let written = written.map_err(|failure| std::io::Error::other(failure.message));
-            self.state().kept[index].written(count, written);
+            if !self.state().kept[index].is_unsettled() {
+                continue;
+            }
+            let this = Arc::clone(self);
+            // The pool of executions has one thread, so that writes come one after the other.
+            let queued = self.pool.go_on(move || {
+                let overflow = this.state().kept[index].overflow();
+                if let Some((at, bytes, file)) = overflow {
+                    let written = super::spool::write(file, at, &bytes);
+                    this.state().kept[index].written(bytes.len(), written);
+                }
+                Ok(())
+            });
+            // Fails only with the thread, and then the container ends.
+            let _ = queued.await;
         }
     }
 
@@ -234,8 +270,15 @@ impl Execution {
         }
     }
 
-    /// The end: whoever waits is told, and nothing comes after. A second end is ignored.
-    pub(crate) fn finish(&self, end: End) {
+    /// The end: whoever waits is told, and nothing comes after. A second end is ignored. What failed before it began
+    /// may be asked for again under the same id.
+    pub(crate) fn finish(&self, end: Result<Value, Failure>) {
+        let end = end.and_then(|value| {
+            let success = value["success"] == true;
+            let rendered = serde_json::value::to_raw_value(&value);
+            let json = rendered.map_err(|error| Failure::new(Code::RuntimeError, error.to_string()))?;
+            Ok(Answer { json, success })
+        });
         let mut guard = self.state();
         let state = &mut *guard;
         if state.end.is_some() {
@@ -246,24 +289,28 @@ impl Execution {
                 self.event(state, stream.name(), &json!({"text": rest}));
             }
         }
-        let number = Some(state.ring.next());
-        let rendered = match &end {
-            Ok(result) => sse::event("result", number, result),
-            Err(failure) => sse::event("error", number, &failure.body().1),
-        };
-        // The end is kept twice: to be sent as an event, and to be answered with.
         let kept = &state.kept;
-        let memory =
-            OVERHEAD + state.ring.bytes() + 2 * rendered.len() + kept.iter().map(Kept::memory).sum::<usize>();
+        let answer = end.as_ref().map_or(0, |answer| answer.json.get().len());
+        let memory = OVERHEAD + state.ring.bytes() + answer + kept.iter().map(Kept::memory).sum::<usize>();
         let disk = kept.iter().map(Kept::on_disk).sum();
-        state.ring.push_last(rendered);
+        let never_began = end.is_err() && !state.started;
         state.end = Some(Arc::new(end));
         state.ended_at = Some(SystemTime::now());
         drop(guard);
         self.wake();
         if let Some(ledger) = self.home.upgrade() {
-            ledger.lock().unwrap_or_else(PoisonError::into_inner).ended(self, (memory, disk));
+            let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            if never_began { ledger.withdraw(self) } else { ledger.ended(self, (memory, disk)) }
         }
+    }
+
+    /// Lets go of all that takes room: what stays is that it ran.
+    pub(super) fn lighten(&self) {
+        let mut state = self.state();
+        state.ring.forget();
+        state.kept.iter_mut().for_each(Kept::forget);
+        let words = "this execution has ended, and its result is not kept any more";
+        state.end = Some(Arc::new(Err(Failure::new(Code::Conflict, words))));
     }
 
     /// Waits for the end.
@@ -297,29 +344,41 @@ impl Execution {
     }
 
     /// The record, for a client that asks later.
-    pub(crate) fn record(&self) -> Value {
+    pub(crate) fn record(&self) -> impl Serialize + use<> {
+        #[derive(Serialize)]
+        struct Record {
+            #[serde(flatten)]
+            facts: Value,
+            result: Option<Value>,
+        }
         let state = self.state();
         let [stdout, stderr] = &state.kept;
         let sizes = |kept: &Kept| json!({"bytes": kept.sizes().0, "kept": kept.sizes().1});
-        let (status, result, error) = match state.end.as_deref() {
-            None => ("running", Value::Null, Value::Null),
-            Some(Err(failure)) => ("error", Value::Null, json!(failure.body().1.error)),
-            Some(Ok(result)) if result["success"] == true => ("succeeded", result.clone(), Value::Null),
-            Some(Ok(result)) => ("failed", result.clone(), Value::Null),
+        let end = state.end.clone();
+        let (status, error) = match end.as_deref() {
+            None => ("running", Value::Null),
+            Some(Err(failure)) => ("error", json!(failure.body().1.error)),
+            Some(Ok(Answer { success: true, .. })) => ("succeeded", Value::Null),
+            Some(Ok(Answer { success: false, .. })) => ("failed", Value::Null),
         };
-        json!({
+        let facts = json!({
             "execution_id": self.context.id, "session_seq": self.context.session_seq,
-            "capability": self.capability, "status": status, "result": result, "error": error,
-            "stdout": sizes(stdout), "stderr": sizes(stderr), "last_event_id": state.ring.next() - 1,
+            "capability": self.capability, "status": status, "error": error,
+            "stdout": sizes(stdout), "stderr": sizes(stderr),
+            "last_event_id": state.ring.next() - u64::from(end.is_none()),
             "created_at": rfc3339(self.created_at), "ended_at": state.ended_at.map(rfc3339),
-        })
+        });
+        drop(state);
+        // What was rendered is JSON.
+        let result = end.as_deref().and_then(|end| serde_json::from_str(end.as_ref().ok()?.json.get()).ok());
+        Record { facts, result }
     }
 
     /// The first bytes of a stream, as many as an answer carries, and whether there were more.
     pub(crate) fn inline(&self, stream: Stream) -> (String, bool) {
         let state = self.state();
         let kept = &state.kept[stream as usize];
-        crate::text::prefix(kept.head(), kept.sizes().0)
+        crate::text::prefix(kept.head(), kept.sizes().0, MAX_INLINE_JSON)
     }
 
     /// How many bytes of a stream there are to be read, and how many there have been.
@@ -364,10 +423,21 @@ impl Reader {
         // Before looking, so that nothing that comes meanwhile is slept through.
         self.changed.borrow_and_update();
         let state = self.execution.state();
-        let page = state.ring.after(seen, most);
-        let over = state.end.is_some() && page.last + 1 == state.ring.next();
+        let mut page = state.ring.after(seen, most);
+        let terminal = state.ring.next();
+        let Some(end) = state.end.clone() else { return (page, false) };
         drop(state);
-        (page, over)
+        if page.last + 1 < terminal {
+            return (page, false);
+        }
+        if seen < terminal {
+            page.events.push(match end.as_ref() {
+                Ok(answer) => sse::event("result", Some(terminal), &answer.json),
+                Err(failure) => sse::event("error", Some(terminal), &failure.body().1),
+            });
+        }
+        page.last = terminal;
+        (page, true)
     }
 
     /// Tells the work that this reader was given everything up to `seen`.

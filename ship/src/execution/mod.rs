@@ -18,5 +18,5 @@ mod ring;
 mod spool;
 
 pub(crate) use events::stream;
-pub(crate) use live::{Context, Execution, Stream};
+pub(crate) use live::{Context, Execution, MAX_INLINE_JSON, Stream};
 pub(crate) use registry::{Begun, Executions};

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::live::{Context, Execution};
+use super::spool::Budget;
 use crate::agent::error::{Code, Failure};
 use crate::files::pool::Pool;
 
@@ -13,9 +14,10 @@ use crate::files::pool::Pool;
 const MAX_RUNNING: usize = 128;
 /// Executions that have ended and can still be asked for.
 const MAX_ENDED: usize = 256;
-/// Memory that those may take together, and space on the disk.
-const MAX_ENDED_MEMORY: usize = 4 << 20;
-const MAX_ENDED_DISK: u64 = 256 << 20;
+/// Memory that those may take together. Beyond it the oldest keep nothing but the fact that they ran.
+const MAX_ENDED_MEMORY: usize = 8 << 20;
+/// How many times the bound of one stream all executions may keep on the disk, half of it after their end.
+const DISK: u64 = 4;
 /// How long they can be asked for: Bay has its own record by then.
 const KEEP: Duration = Duration::from_secs(600);
 /// As Bay mints them, and a bound for whoever does not.
@@ -36,6 +38,7 @@ pub(crate) struct Executions {
     count: Arc<AtomicU64>,
     pool: Pool,
     limit: u64,
+    budget: Arc<Budget>,
 }
 
 /// All that can be asked for, and in which order they ended.
@@ -43,9 +46,12 @@ pub(crate) struct Executions {
 pub(super) struct Ledger {
     all: HashMap<String, Arc<Execution>>,
     ended: VecDeque<Ended>,
+    /// Those that ended before, of which nothing else is kept.
+    light: VecDeque<(Arc<Execution>, Instant)>,
     /// What those that ended take together.
     memory: usize,
     disk: u64,
+    max_disk: u64,
 }
 
 struct Ended {
@@ -58,7 +64,10 @@ struct Ended {
 impl Executions {
     /// None yet. `limit` is how many bytes of each stream are kept; writing happens on `pool`.
     pub(crate) fn new(pool: Pool, limit: u64) -> Self {
-        Self { ledger: Arc::default(), count: Arc::default(), pool, limit }
+        let disk = limit.saturating_mul(DISK);
+        let ledger = Ledger { max_disk: disk / 2, ..Ledger::default() };
+        let (ledger, budget) = (Arc::new(Mutex::new(ledger)), Arc::new(Budget::new(disk)));
+        Self { ledger, count: Arc::default(), pool, limit, budget }
     }
 
     /// Finds the execution of this id, or makes it. An empty id gets one of Ship's own. `asked` tells requests apart:
@@ -85,12 +94,13 @@ impl Executions {
             }
             return Ok(Begun::Known(Arc::clone(known)));
         }
-        if ledger.all.len() - ledger.ended.len() >= MAX_RUNNING {
+        if ledger.all.len() - ledger.ended.len() - ledger.light.len() >= MAX_RUNNING {
             return Err(Failure::new(Code::Busy, format!("{MAX_RUNNING} executions are under way already")));
         }
         let id = context.id.clone();
         let home = Arc::downgrade(&self.ledger);
-        let execution = Execution::new(context, capability, asked, self.limit, self.pool.clone(), home);
+        let means = (self.pool.clone(), &self.budget);
+        let execution = Execution::new(context, capability, asked, self.limit, means, home);
         let execution = Arc::new(execution);
         ledger.all.insert(id, Arc::clone(&execution));
         Ok(Begun::New(execution))
@@ -105,9 +115,9 @@ impl Executions {
             .ok_or_else(|| Failure::new(Code::NotFound, "there is no such execution, or it ended long ago"))
     }
 
-    /// Takes one back that was refused before anything of it happened.
-    pub(crate) fn withdraw(&self, execution: &Execution) {
-        self.ledger().all.remove(&execution.context().id);
+    /// Whether an execution of this id is known.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        self.ledger().all.contains_key(id)
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -118,33 +128,53 @@ impl Executions {
 impl Ledger {
     /// One has ended; what it takes does not change any more.
     pub(super) fn ended(&mut self, execution: &Execution, (memory, disk): (usize, u64)) {
-        // Not where it was withdrawn.
-        let Some(known) = self.all.get(&execution.context().id) else { return };
-        if !std::ptr::eq(Arc::as_ptr(known), execution) {
-            return;
-        }
-        let execution = Arc::clone(known);
+        let Some(execution) = self.known(execution) else { return };
         self.memory += memory;
         self.disk += disk;
         self.ended.push_back(Ended { execution, at: Instant::now(), memory, disk });
         self.forget();
     }
 
-    /// Lets go of what ended too long ago, and of the oldest while there are too many or they take too much. Whoever
-    /// reads one just then reads it to its end.
+    /// One was refused before anything of it happened: its id stands for nothing.
+    pub(super) fn withdraw(&mut self, execution: &Execution) {
+        if self.known(execution).is_some() {
+            self.all.remove(&execution.context().id);
+        }
+    }
+
+    fn known(&self, execution: &Execution) -> Option<Arc<Execution>> {
+        let known = self.all.get(&execution.context().id)?;
+        std::ptr::eq(Arc::as_ptr(known), execution).then(|| Arc::clone(known))
+    }
+
+    /// Lets go of what the oldest keep while all take too much, and of those that ended too long ago or are too
+    /// many. Whoever reads one just then is told of a gap.
     fn forget(&mut self) {
         // The newest one always stays: whoever waited for it may be about to ask for the rest of its output.
-        while self.ended.len() > 1 {
-            let full =
-                self.ended.len() > MAX_ENDED || self.memory > MAX_ENDED_MEMORY || self.disk > MAX_ENDED_DISK;
-            if !full && self.ended.front().is_none_or(|oldest| oldest.at.elapsed() <= KEEP) {
+        while self.ended.len() > 1 && (self.memory > MAX_ENDED_MEMORY || self.disk > self.max_disk) {
+            self.lighten_oldest();
+        }
+        while self.ended.len() + self.light.len() > 1 {
+            let oldest = self.light.front().map(|(_, at)| *at).or(self.ended.front().map(|ended| ended.at));
+            let full = self.ended.len() + self.light.len() > MAX_ENDED;
+            if !full && oldest.is_none_or(|at| at.elapsed() <= KEEP) {
                 return;
             }
-            if let Some(oldest) = self.ended.pop_front() {
-                self.memory -= oldest.memory;
-                self.disk -= oldest.disk;
-                self.all.remove(&oldest.execution.context().id);
+            if self.light.is_empty() {
+                self.lighten_oldest();
             }
+            if let Some((oldest, _)) = self.light.pop_front() {
+                self.all.remove(&oldest.context().id);
+            }
+        }
+    }
+
+    fn lighten_oldest(&mut self) {
+        if let Some(Ended { execution, at, memory, disk }) = self.ended.pop_front() {
+            self.memory -= memory;
+            self.disk -= disk;
+            execution.lighten();
+            self.light.push_back((execution, at));
         }
     }
 }
@@ -172,10 +202,12 @@ mod tests {
         let all = executions();
         let first = begin(&all, "exe_1");
         assert!(Arc::ptr_eq(&first, &begin(&all, "exe_1")));
+        first.started(None);
         first.finish(Ok(json!({"success": true})));
         first.finish(Ok(json!({"success": false})));
         assert!(Arc::ptr_eq(&first, &begin(&all, "exe_1")));
-        assert_eq!(all.get("exe_1").unwrap().record()["status"], "succeeded");
+        let record = serde_json::to_value(all.get("exe_1").unwrap().record()).unwrap();
+        assert_eq!(record["status"], "succeeded");
         assert_eq!(all.get("exe_2").map(|_| ()).unwrap_err().code, Code::NotFound);
         let other = Context { id: "exe_1".into(), session_seq: None };
         assert_eq!(all.begin(other, "shell", [2; 32]).map(|_| ()).unwrap_err().code, Code::Conflict);
@@ -184,18 +216,39 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_is_bounded_in_number_and_memory_and_the_running_stay() {
+    fn what_ended_is_bounded_in_number_and_memory_and_an_id_still_runs_once() {
         let all = executions();
         let running = begin(&all, "running");
         for number in 0..1000 {
             let execution = begin(&all, &format!("exe_{number}"));
+            execution.started(None);
             execution.output(Stream::Stdout, &[b'x'; 100_000]);
             execution.finish(Ok(json!({"success": true})));
         }
-        let kept = all.ledger().all.len();
-        assert!((10..200).contains(&kept), "{kept}");
-        assert!(all.get("running").is_ok() && all.get("exe_999").is_ok() && all.get("exe_0").is_err());
-        assert_eq!(running.record()["status"], "running");
+        let ledger = all.ledger();
+        assert_eq!(ledger.all.len(), MAX_ENDED + 1);
+        assert!((10..100).contains(&ledger.ended.len()), "{}", ledger.ended.len());
+        drop(ledger);
+        assert!(all.get("running").is_ok() && all.get("exe_0").is_err());
+        let full = all.get("exe_999").unwrap();
+        assert_eq!(full.sizes(Stream::Stdout), (100_000, 100_000));
+        // Of an older one only that it ran.
+        let light = begin(&all, "exe_800");
+        assert_eq!(light.sizes(Stream::Stdout), (0, 100_000));
+        assert_eq!(serde_json::to_value(light.record()).unwrap()["error"]["code"], "conflict");
+        assert_eq!(serde_json::to_value(running.record()).unwrap()["status"], "running");
+    }
+
+    #[test]
+    fn what_failed_before_it_began_may_be_asked_for_again() {
+        let all = executions();
+        let first = begin(&all, "exe_1");
+        first.finish(Err(Failure::new(Code::Busy, "full")));
+        let second = begin(&all, "exe_1");
+        assert!(!Arc::ptr_eq(&first, &second));
+        second.started(None);
+        second.finish(Err(Failure::new(Code::RuntimeError, "broken")));
+        assert!(Arc::ptr_eq(&second, &begin(&all, "exe_1")));
     }
 
     #[test]

@@ -48,20 +48,18 @@ impl Ring {
         }
     }
 
-    /// Appends the last event there will be, beside the bound: it must not push out what was said just before.
-    pub(super) fn push_last(&mut self, event: Bytes) {
-        self.newest += 1;
-        self.bytes += event.len() + OVERHEAD;
-        self.events.push_back(event);
-    }
-
     /// Counts events that would not stay anyway, without making them.
     pub(super) fn skip(&mut self, count: u64) {
         if count > 0 {
             self.newest += count;
-            self.bytes = 0;
-            self.events.clear();
+            self.forget();
         }
+    }
+
+    /// Lets go of all events; their numbers stay.
+    pub(super) fn forget(&mut self) {
+        self.bytes = 0;
+        self.events.clear();
     }
 
     /// What comes after number `seen`, up to about `most` bytes, at least one event where there is one. A number
@@ -147,15 +145,6 @@ mod tests {
         ring.push(event(1, 1));
         assert_eq!(ring.after(99, 1000), Page { gap: None, events: vec![], last: 1 });
         assert_eq!(Ring::default().after(5, 1000), Page { gap: None, events: vec![], last: 0 });
-    }
-
-    #[test]
-    fn the_last_event_pushes_nothing_out() {
-        let mut ring = Ring::default();
-        ring.push(event(1, 10));
-        ring.push_last(event(2, RING_BYTES * 2));
-        let page = ring.after(0, usize::MAX);
-        assert_eq!((page.gap, page.events.len(), page.last), (None, 2, 2));
     }
 
     #[test]

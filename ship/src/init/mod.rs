@@ -33,6 +33,8 @@ pub(crate) const RUN_USER_DIR: &str = "/run/ship/user";
 /// The part of it that belongs to the agent; out of user code's reach.
 pub(crate) const RUN_AGENT_DIR: &str = "/run/ship/agent";
 
+/// Between two times that the nest is told to end.
+const TELL_AGAIN: Duration = Duration::from_millis(100);
 /// How long the start-up message may take.
 const CONFIG_WAIT: Duration = Duration::from_secs(15);
 
@@ -220,7 +222,11 @@ fn watch(signals: &OwnedFd, agent: Pid, nest: Pid) -> std::io::Result<Over> {
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(Over::Told);
         }
-        let left = left.map(|left| Timespec {
+        if told.is_some() {
+            // Again and again: a signal of user code's that waits for the nest swallows ours.
+            let _ = kill_process(nest, Signal::TERM);
+        }
+        let left = left.map(|left| left.min(TELL_AGAIN)).map(|left| Timespec {
             tv_sec: left.as_secs().cast_signed(),
             tv_nsec: left.subsec_nanos().into(),
         });
@@ -231,7 +237,6 @@ fn watch(signals: &OwnedFd, agent: Pid, nest: Pid) -> std::io::Result<Over> {
         }
         if told_to_end(signals, Heeds::Anyone) && told.is_none() {
             told = Some(Instant::now());
-            let _ = kill_process(nest, Signal::TERM);
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::engine::Leash;
 use super::frames::{Frame, FrameReader, Pieces, encode};
-use super::kernel::{Ending, INTERRUPT_GRACE, SEND, START, StartFailure, end_words};
+use super::kernel::{Ending, INTERRUPT_GRACE, Interrupt, SEND, START, StartFailure, end_words};
 use super::late::Late;
 use super::launch::{Guard, guard_arguments, random_hex, ready_code};
 use super::output::Collector;
@@ -134,7 +134,7 @@ impl Interpreter {
             Ok(token) => token,
             Err(_) => return Ending::Broken("no random numbers".into()),
         };
-        let (mut until, mut interrupted) = (until, false);
+        let (mut until, mut interrupted, mut again) = (until, false, Interrupt::default());
         let ending = {
             let message = encode(&token, "execute_request", content);
             match timeout(SEND, self.control.write_all(&message)).await {
@@ -155,8 +155,12 @@ impl Interpreter {
                 }
                 () = collector.cancellation(), if !interrupted => {
                     interrupted = true;
-                    self.process.signal(libc::SIGINT);
+                    again.send(&self.process, collector);
                     until = Instant::now() + grace;
+                    continue;
+                }
+                () = again.due() => {
+                    again.send(&self.process, collector);
                     continue;
                 }
                 () = sleep_until(until) => {
@@ -164,7 +168,7 @@ impl Interpreter {
                         return Ending::Stuck;
                     }
                     interrupted = true;
-                    self.process.signal(libc::SIGINT);
+                    again.send(&self.process, collector);
                     until = Instant::now() + grace;
                     continue;
                 }
@@ -176,8 +180,13 @@ impl Interpreter {
                     collector.settle().await;
                 }
                 Ok(Heard::Frame(frame)) => {
-                    // What was written before it comes before it.
-                    self.drain_pipes(collector);
+                    if frame.token == token {
+                        // What was written before it comes before it.
+                        self.drain_pipes(collector);
+                        collector.settle().await;
+                    }
+                    // Code can write frames faster than anything else here is done.
+                    tokio::task::yield_now().await;
                     if self.take_frame(&token, frame, collector) {
                         return if interrupted { Ending::Interrupted } else { Ending::Complete };
                     }

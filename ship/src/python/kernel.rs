@@ -15,7 +15,7 @@ use super::output::{Collector, text_of};
 use crate::agent::error::Failure;
 use crate::init::RUN_USER_DIR;
 use crate::shell::{capture_pipe, dev_null, refused};
-use crate::spawner::client::{Command, Spawner};
+use crate::spawner::client::{Command, Process, Spawner};
 use crate::spawner::protocol::End;
 use crate::user::World;
 
@@ -61,6 +61,32 @@ impl std::fmt::Display for StartFailure {
             Self::NoIpykernel => f.write_str("no ipykernel"),
             Self::NoSuchOption => f.write_str("the interpreter knows none of the options it is guarded with"),
             Self::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+/// An interrupt on its way to the code. Until the code has begun nothing hears it, so it is sent until then, and once
+/// more.
+#[derive(Default)]
+pub(super) struct Interrupt {
+    again: Option<Instant>,
+}
+
+impl Interrupt {
+    /// Between two.
+    const EVERY: Duration = Duration::from_millis(300);
+
+    /// Sends one; it is the last where the code has begun.
+    pub(super) fn send(&mut self, process: &Process, collector: &Collector) {
+        process.signal(libc::SIGINT);
+        self.again = (!collector.begun).then(|| Instant::now() + Self::EVERY);
+    }
+
+    /// Returns when the next is due; never where none is.
+    pub(super) async fn due(&self) {
+        match self.again {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
         }
     }
 }
@@ -214,6 +240,7 @@ impl Kernel {
         let mut interrupted = false;
         let mut replied = false;
         let mut until = until;
+        let mut again = Interrupt::default();
         // A large request takes more than one write; what the kernel says meanwhile waits in its own queue.
         match timeout(SEND, self.shell.send(&message)).await {
             Ok(Ok(())) => {}
@@ -245,9 +272,10 @@ impl Kernel {
                 end = self.process.wait() => return Ending::Died(end),
                 () = collector.cancellation(), if !interrupted && !replied => {
                     interrupted = true;
-                    self.process.signal(libc::SIGINT);
+                    again.send(&self.process, collector);
                     until = Instant::now() + grace;
                 }
+                () = again.due(), if !replied => again.send(&self.process, collector),
                 () = sleep_until(until) => {
                     if replied {
                         collector.lost();
@@ -257,7 +285,7 @@ impl Kernel {
                         return Ending::Stuck;
                     }
                     interrupted = true;
-                    self.process.signal(libc::SIGINT);
+                    again.send(&self.process, collector);
                     until = Instant::now() + grace;
                 }
             }

@@ -335,6 +335,8 @@ def run_code(code, names):
 
 def run_cell(source, names):
     """Runs a cell like the interactive interpreter: the value of a last expression is shown."""
+    # From here on an interrupt is heard.
+    send("begun", {})
     name = "<python-%d>" % State.count
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
     linecache.cache.pop("<python-%d>" % (State.count - MAX_SOURCES), None)
@@ -392,6 +394,8 @@ def leave_fork(error):
 def guarded(work, *arguments):
     """Does the work where an interrupt raises; returns the exception. Afterwards an interrupt does nothing."""
     error = None
+    # One that came for what was before.
+    State.interrupted = False
     try:
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)

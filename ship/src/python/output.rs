@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::message::Incoming;
-use crate::execution::{Execution, Stream};
-use crate::text::{BoundedText, without_escapes};
+use crate::execution::{Execution, MAX_INLINE_JSON, Stream};
+use crate::text::{BoundedText, cut_to_json, without_escapes};
 
 /// Bytes of all results and images together.
 const MAX_RESULTS: usize = 4 << 20;
@@ -36,6 +36,8 @@ pub(crate) struct Collector {
     clear_next: bool,
     error: Option<PythonErrorDetail>,
     execution_count: Option<i64>,
+    /// The code has begun: from here on an interrupt reaches it.
+    pub(crate) begun: bool,
     /// The kernel said it is done with the request.
     pub(crate) idle: bool,
     /// Gets all of it as it comes; none where nobody asked for what is run.
@@ -94,6 +96,7 @@ impl Collector {
             clear_next: false,
             error: None,
             execution_count: None,
+            begun: false,
             idle: false,
             execution,
             leaving: false,
@@ -116,6 +119,8 @@ impl Collector {
                     self.stream(&name, &text);
                 }
             }
+            // The one of IPython, the other of the loop.
+            "execute_input" | "begun" => self.begun = true,
             "status" => {
                 let state = message.content::<Value>().unwrap_or_default();
                 self.idle |= state.get("execution_state").and_then(Value::as_str) == Some("idle");
@@ -294,6 +299,7 @@ impl Collector {
             output.truncate(output.floor_char_boundary(2 * MAX_INLINE_OUTPUT));
             truncated = true;
         }
+        truncated |= cut_to_json(&mut output, 2 * MAX_INLINE_JSON);
         Gathered {
             output,
             images,

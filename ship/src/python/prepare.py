@@ -3,8 +3,8 @@
 A thread's output stays with the cell that started it. ipykernel 7 gives what a thread writes to whichever cell runs at that moment, unless the thread has been told its own;
 older ones remember it by themselves.
 
-Text leaves in pieces. ipykernel gathers what is printed within a fifth of a second into one message, of any size; a
-kernel short of memory loses it, and Ship keeps only the beginning of a message that is too large.
+Text leaves in pieces. ipykernel gathers what is printed within a fifth of a second into one message, of any size, and
+Ship keeps only the beginning of a message that is too large.
 
 Where either cannot be done, nothing is changed.
 """
@@ -42,23 +42,16 @@ threading.Thread.start = remember(threading.Thread.start)
 PIECE = 256 << 10
 
 
-def in_pieces(write):
-    def write_in_pieces(self, string):
-        gathered = getattr(self, "_gathered", 0)
-        if not isinstance(string, str) or gathered + len(string) < PIECE:
-            # Too much is counted where a flush by time came between: then the next one comes earlier.
-            self._gathered = gathered + (len(string) if isinstance(string, str) else 0)
-            return write(self, string)
-        for start in range(0, len(string), PIECE):
-            write(self, string[start : start + PIECE])
-            self.flush()
-        self._gathered = 0
-        return len(string)
+def in_pieces(gathered):
+    def in_pieces_gathered(self):
+        for parent, text in gathered(self):
+            for start in range(0, len(text), PIECE):
+                yield parent, text[start : start + PIECE]
 
-    return write_in_pieces
+    return in_pieces_gathered
 
 
-# In the class: IPython exchanges the method of the stream itself with every cell.
+# In the class: IPython puts the methods of the stream itself back after every cell.
 kind = type(sys.stdout)
-if hasattr(sys.stdout, "pub_thread") and type(sys.stderr) is kind:
-    kind.write = in_pieces(kind.write)
+if hasattr(kind, "_flush_buffers"):
+    kind._flush_buffers = in_pieces(kind._flush_buffers)

@@ -144,7 +144,7 @@ impl Shell {
     async fn run(
         &self,
         mut request: ShellExecRequest,
-        execution: &Execution,
+        execution: &Arc<Execution>,
     ) -> Result<ShellExecResponse, Failure> {
         let seconds = request.timeout.unwrap_or(DEFAULT_TIMEOUT);
         let timeout = Duration::from_secs(seconds.into());

@@ -1,6 +1,7 @@
 //! A command in the foreground: followed to its end by one caller, with what it said kept to a bound.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -8,12 +9,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::time::{Instant as Deadline, sleep_until};
 
-use super::{KILLED_GRACE, PIPE_CAPACITY, PIPE_GRACE, TERM_GRACE, dev_null};
+use super::{KILLED_GRACE, PIPE_GRACE, TERM_GRACE, dev_null};
 use crate::agent::error::Failure;
 use crate::execution::{Execution, Stream};
 use crate::spawner::client::Process;
 use crate::spawner::protocol::End;
 
+/// What a pipe can hold at the most, however large its user made it: the kernel's own bound for a normal user.
+const MAX_PIPE: usize = 1 << 20;
 /// Read from a pipe at once.
 const CHUNK: usize = 16 << 10;
 
@@ -55,7 +58,7 @@ pub(super) async fn follow(
     mut stderr: pipe::Receiver,
     feed: Option<Feed>,
     timeout: Duration,
-    execution: &Execution,
+    execution: &Arc<Execution>,
 ) -> Ran {
     let mut stopped = None;
     let end = {
@@ -131,7 +134,7 @@ pub(super) async fn follow(
 /// Takes what lies in a pipe right now: all that the program itself can have left there.
 fn rest(pipe: &pipe::Receiver, execution: &Execution, stream: Stream) {
     let mut chunk = vec![0u8; CHUNK];
-    let mut left = PIPE_CAPACITY;
+    let mut left = MAX_PIPE;
     while left > 0 {
         match pipe.try_read(&mut chunk) {
             Ok(count) if count > 0 => {
@@ -144,7 +147,7 @@ fn rest(pipe: &pipe::Receiver, execution: &Execution, stream: Stream) {
 }
 
 /// Reads to the end. A program is held up by those who follow its events and by the disk, never by what is kept.
-async fn drain(pipe: &mut pipe::Receiver, execution: &Execution, stream: Stream) {
+async fn drain(pipe: &mut pipe::Receiver, execution: &Arc<Execution>, stream: Stream) {
     let mut chunk = vec![0u8; CHUNK];
     while let Ok(count) = pipe.read(&mut chunk).await {
         if count == 0 {

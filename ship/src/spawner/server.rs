@@ -26,6 +26,8 @@ use crate::sys::{self, Forked};
 const MAX_TRACKED: usize = 1024;
 /// Most events waiting for the agent to read.
 const MAX_UNSENT: usize = 2 * MAX_TRACKED;
+/// Signals read before anything else has its turn: more than there are kinds that are listened for.
+const SIGNALS_AT_ONCE: usize = 16;
 /// Marks are group ids from here on; none of them means anything else inside.
 const FIRST_MARK: u32 = 20_000;
 const MARKS: u32 = 40_000;
@@ -349,11 +351,15 @@ impl Heeds {
     }
 }
 
-/// Empties the signal descriptor; true when one of the signals asks for the end.
+/// Reads what the signal descriptor has; true when one of the signals asks for the end. What comes faster than it is
+/// read, as user code can send signals to the nest, waits for its next turn.
 pub(crate) fn told_to_end(signals: &OwnedFd, heeds: Heeds) -> bool {
     let mut told = false;
     let mut record = [0u8; sys::SIGNAL_RECORD];
-    while rustix::io::read(signals, &mut record).is_ok_and(|read| read == record.len()) {
+    for _ in 0..SIGNALS_AT_ONCE {
+        if !rustix::io::read(signals, &mut record).is_ok_and(|read| read == record.len()) {
+            break;
+        }
         told |= heeds.told_by(&record);
     }
     told

@@ -97,7 +97,7 @@ impl Setup {
                 isolation,
                 env: [("GREETING".to_owned(), "from the profile".to_owned())].into(),
                 python: Some("/opt/bay/python/bin/python3".into()),
-                capabilities: ["python", "shell", "filesystem"].map(String::from).into(),
+                capabilities: ["python", "shell", "filesystem", "terminal"].map(String::from).into(),
                 network: NetworkSetup::None,
                 limits: Limits { pids: 256, memory: 8 << 30, nofile: 1024, enforce: false },
                 output_limit: DEFAULT_OUTPUT_LIMIT,

@@ -126,7 +126,7 @@ print(len([1 for _, _, f in os.walk('/proc/sys') for _ in f]), opened)
          ( : 3>>$f ) 2>/dev/null && echo $f; done; true",
     );
     assert_eq!(shell, "");
-    let places = "/ /usr /usr/bin /usr/local /etc /bin /lib /opt /opt/bay /opt/bay/python /.bay /var /var/lib /proc /sys";
+    let places = "/ /usr /usr/bin /usr/local /etc /bin /lib /opt /opt/bay /opt/bay/python /.bay /.bay/spool /run/ship/agent /var /var/lib /proc /sys";
     let made = sandbox.shell_ok(&format!(
         "for d in {places}; do ( : > $d/bay-probe ) 2>/dev/null && echo $d; mkdir $d/bay-probe-dir 2>/dev/null && echo $d; \
          done; true"

@@ -190,11 +190,8 @@ impl Entry {
 
     /// Its files have no names, unless the agent misbehaved: whatever is there goes.
     fn remove_spool(&self) -> io::Result<()> {
-        let spool = open_directory(&self.fd, SPOOL)?;
-        for name in names_in(&spool)? {
-            rustix::fs::unlinkat(&spool, &name, AtFlags::empty())?;
-        }
-        Ok(rustix::fs::unlinkat(&self.fd, SPOOL, AtFlags::REMOVEDIR)?)
+        // Follows no link on its way down.
+        std::fs::remove_dir_all(Path::new("/proc/self/fd").join(self.fd.as_raw_fd().to_string()).join(SPOOL))
     }
 
     fn file(&self, name: &str, flags: OFlags) -> io::Result<File> {
@@ -277,7 +274,8 @@ mod tests {
         entry.write_state(&state()).unwrap();
         entry.make_spool(None).unwrap();
         entry.make_spool(None).unwrap();
-        std::fs::write(dir.path().join("run/bay-a-1/spool/stray"), "x").unwrap();
+        std::fs::create_dir(dir.path().join("run/bay-a-1/spool/stray")).unwrap();
+        std::fs::write(dir.path().join("run/bay-a-1/spool/stray/file"), "x").unwrap();
         assert_eq!(entry.state().unwrap(), state());
         assert_eq!(run.names().unwrap(), ["bay-a-1"]);
         run.remove("bay-a-1").unwrap();

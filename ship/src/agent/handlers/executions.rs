@@ -55,6 +55,11 @@ impl Wanted {
         Ok(Self { context, events, wait: None, interrupt: events })
     }
 
+    /// Whether this request repeats one: then nothing is checked again that may have changed since.
+    pub(in crate::agent) fn is_repeated(&self, ship: &Ship) -> bool {
+        ship.executions.knows(&self.context.id)
+    }
+
     pub(in crate::agent) fn waiting(mut self, waiting: &Waiting) -> Result<Self, Failure> {
         if waiting.wait.is_some_and(|wait| wait > MAX_WAIT) {
             return Err(Failure::field("wait", format!("must be at most {MAX_WAIT} seconds")));
@@ -78,19 +83,19 @@ impl Wanted {
         work: impl FnOnce(&Arc<Execution>) -> Result<(), Failure>,
     ) -> Answer {
         let asked = fingerprint(capability, request);
-        let execution = match ship.executions.begin(self.context, capability, asked)? {
-            Begun::Known(execution) => execution,
+        let (execution, new) = match ship.executions.begin(self.context, capability, asked)? {
+            Begun::Known(execution) => (execution, false),
             Begun::New(execution) => {
                 if let Err(refused) = work(&execution) {
                     // Nothing happened: the same id may be tried again.
-                    ship.executions.withdraw(&execution);
                     execution.finish(Err(refused.clone()));
                     return Err(refused);
                 }
-                execution
+                (execution, true)
             }
         };
-        let gone = Gone { execution: Arc::clone(&execution), interrupt: self.interrupt };
+        // Whoever repeats a request follows; whether its work goes on is up to who asked first.
+        let gone = Gone { execution: Arc::clone(&execution), interrupt: self.interrupt && new };
         if self.events {
             return Ok(named(&execution, events(&execution, 0, gone)));
         }
@@ -108,7 +113,7 @@ impl Wanted {
         };
         gone.stays();
         match end.as_ref() {
-            Ok(result) => Ok(named(&execution, json_response(StatusCode::OK, result))),
+            Ok(answer) => Ok(named(&execution, json_response(StatusCode::OK, &answer.json))),
             Err(failure) => Err(failure.clone()),
         }
     }

@@ -23,7 +23,7 @@ pub(in crate::agent) async fn exec(ship: &Ship, request: Request<Incoming>) -> A
     let wanted = Wanted::of(request.headers())?;
     let request: ShellExecRequest = body(request).await?;
     let wanted = wanted.waiting(&request.waiting)?;
-    if let Some(cwd) = request.cwd.clone() {
+    if let Some(cwd) = request.cwd.clone().filter(|_| !wanted.is_repeated(ship)) {
         let files = ship.files.clone();
         ship.pool.run(move || files.check_directory("cwd", &cwd)).await?;
     }

@@ -7,7 +7,16 @@ use std::path::{Path, PathBuf};
 use bay_ship_tests::{Container, isolations};
 
 /// What every container answers, and `/meta` does not list.
-const ALWAYS: [&str; 3] = ["GET /health", "GET /meta", "GET /capabilities"];
+const ALWAYS: [&str; 8] = [
+    "GET /health",
+    "GET /meta",
+    "GET /capabilities",
+    "GET /stat",
+    "GET /executions/{id}",
+    "GET /executions/{id}/events",
+    "GET /executions/{id}/output",
+    "POST /executions/{id}/cancel",
+];
 
 /// Where tests of the chart may be, beneath the workspace.
 const SOURCES: [&str; 3] = ["tests/ship/tests", "ship/tests", "ship/src"];
