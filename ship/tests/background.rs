@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bay_ship_api::http::{ProcessInfo, ProcessOutput, ProcessStatus};
 use bay_ship_api::init::Isolation;
 use serde_json::{Value, json};
-use support::{Client, Container, PATIENCE, isolations, wait_for};
+use support::{Client, Container, PATIENCE, is_root, isolations, wait_for};
 
 fn both(test: impl Fn(&Container, &mut Client, Isolation)) {
     for isolation in isolations() {
@@ -315,8 +315,11 @@ fn five_hundred_processes_leave_nothing_behind() {
         assert_eq!(list(client).len(), 64);
         assert!(after["workspace"]["total_bytes"].as_u64() > after["workspace"]["free_bytes"].as_u64());
         assert!(after["uptime_ms"].as_u64().unwrap() > 0);
-        let seen = std::fs::read_dir(format!("/proc/{}/fd", container.agent())).map(|fds| fds.count() as u64);
-        assert_eq!(seen.ok(), after["agent"]["fds"].as_u64());
+        // Nobody but root may look whether that is true.
+        if is_root() {
+            let seen = std::fs::read_dir(format!("/proc/{}/fd", container.agent())).unwrap().count() as u64;
+            assert_eq!(Some(seen), after["agent"]["fds"].as_u64());
+        }
     });
 }
 

@@ -149,6 +149,8 @@ fn a_reader_that_comes_late_is_told_what_is_lost_and_finds_it_in_the_output() {
         let tail = text(&late, "stdout");
         assert!(!tail.is_empty() && expected.ends_with(&tail));
 
+        // One that has been idle for long is closed.
+        let client = &mut container.client();
         let whole = client.get("/executions/exe_g/output?stream=stdout");
         assert!(whole.body == expected.as_bytes(), "{} bytes", whole.body.len());
         assert_eq!(field(&whole.head, "x-output-total").unwrap(), expected.len().to_string());
