@@ -333,14 +333,23 @@ impl Watcher {
     /// can write them as fast as they are read. `flush`: a move's second half has been waited for long enough. An
     /// error is the end of the watch.
     pub(crate) fn digest(&mut self, flush: bool) -> Result<Digest, Failure> {
-        let until = Instant::now() + SLICE;
+        self.digest_until(Instant::now() + SLICE, flush)
+    }
+
+    /// As [`Self::digest`], until a moment after which no more is read.
+    pub(super) fn digest_until(&mut self, until: Instant, flush: bool) -> Result<Digest, Failure> {
         self.may_scan = MAX_SCANNED_AT_ONCE;
         let mut digest = Digest::default();
         let queue = Arc::clone(&self.queue);
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut reader = Reader::new(&*queue, &mut buffer);
+        let mut begun = false;
         while digest.end.is_none() && !digest.stale {
-            if reader.is_buffer_empty() && (digest.events.len() >= MAX_EVENTS || Instant::now() >= until) {
+            // One piece is read in any case, or a busy machine might never come to it.
+            if begun
+                && reader.is_buffer_empty()
+                && (digest.events.len() >= MAX_EVENTS || Instant::now() >= until)
+            {
                 digest.more = true;
                 break;
             }
@@ -355,6 +364,7 @@ impl Watcher {
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
+            begun = true;
             self.message(&message, &mut digest)?;
         }
         if flush && digest.end.is_none() {
