@@ -40,22 +40,6 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     all.into_iter().map(|entries| [entries.concat(), end.clone()].concat()).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{checked, seeds};
-
-    /// A reader that refuses everything would pass every run.
-    #[test]
-    fn the_good_seeds_are_accepted_to_their_end() {
-        let seeds = seeds();
-        for (seed, entries) in [(0, 2), (1, 3), (6, 1)] {
-            let (unpacked, whole) = bay_ship::fuzz::archive(&checked(&seeds[seed]));
-            assert_eq!((unpacked.len(), whole), (entries, true), "seed {seed}: {unpacked:?}");
-        }
-        assert!(!bay_ship::fuzz::archive(&checked(&seeds[3])).1);
-    }
-}
-
 /// The same with right checksums: without them nothing that was changed would be read.
 fn checked(bytes: &[u8]) -> Vec<u8> {
     let (mut bytes, mut at) = (bytes.to_vec(), 0);
@@ -116,4 +100,20 @@ fn stays_beneath(depth: usize, target: &[u8]) -> bool {
             at += 1;
             true
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{checked, seeds};
+
+    /// A reader that refuses everything would pass every run.
+    #[test]
+    fn the_good_seeds_are_accepted_to_their_end() {
+        let seeds = seeds();
+        for (seed, entries) in [(0, 2), (1, 3), (6, 1)] {
+            let (unpacked, whole) = bay_ship::fuzz::archive(&checked(&seeds[seed]));
+            assert_eq!((unpacked.len(), whole), (entries, true), "seed {seed}: {unpacked:?}");
+        }
+        assert!(!bay_ship::fuzz::archive(&checked(&seeds[3])).1);
+    }
 }
