@@ -29,8 +29,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use self::handlers::archive::Archives;
 use self::handlers::watch::Watching;
 use crate::execution::Executions;
-use crate::files::Files;
 use crate::files::pool::Pool;
+use crate::files::{Files, LEFT_BEHIND, Sweep};
 use crate::init::config;
 use crate::log;
 use crate::python::Python;
@@ -125,6 +125,7 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
             archives: Archives::new(),
             watching: Watching::new(),
         };
+        tokio::spawn(sweep(ship.files.clone(), ship.pool.clone()));
         tokio::select! {
             over = server::serve(listener, Arc::new(ship), credentials, ending) => over,
             over = &mut events => over.map_err(io::Error::other).and_then(|over| over),
@@ -138,6 +139,13 @@ fn more_descriptors() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     // Where that fails the old one stays, and who comes too late is told that too many files are open.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+/// Removes what an earlier Ship, killed at work, left in the workspace. That it fails is no reason not to start.
+async fn sweep(files: Files, pool: Pool) {
+    if let Ok(begun) = pool.run(move || files.sweep(LEFT_BEHIND)).await {
+        let _ = pool.slices(begun, Sweep::slice).await;
+    }
 }
 
 /// Becomes the agent's own id, with the user's for files, and without any capability.

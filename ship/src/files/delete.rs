@@ -5,13 +5,14 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use bay_ship_api::http::DeleteFileRequest;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
-use super::own::passing_name;
+use super::own::deleting_name;
 use super::pool::SLICE;
 use super::resolve::{self, Parents, Place};
 use super::{Files, RelPath, is_dir, kind};
@@ -58,6 +59,8 @@ impl Files {
         }
         let stat = place.stat()?.ok_or_else(|| Failure::new(Code::FileNotFound, "there is no such file"))?;
         if !is_dir(&stat) {
+            // Not between another call's check of `if_match` and its change.
+            let _one_at_a_time = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
             unlinkat(place.directory(), place.name(), AtFlags::empty())?;
             return Ok(Removal::Done);
         }
@@ -68,10 +71,15 @@ impl Files {
 
 /// Empties and removes a directory of Ship's own, `name` in `parent`, that is open as `top`. Blocks.
 pub(super) fn remove_own(parent: OwnedFd, name: &str, top: OwnedFd) -> Result<(), Failure> {
-    let until = Instant::now() + MAX_TIME;
-    let mut tree = Tree { place: Place::at(parent, name), top, open: Vec::new(), until };
-    while tree.slice()?.is_none() {}
+    let mut removal = own_tree(parent, name, top);
+    while removal.slice()?.is_none() {}
     Ok(())
+}
+
+/// As [`remove_own`], to be carried on with [`Removal::slice`].
+pub(super) fn own_tree(parent: OwnedFd, name: &str, top: OwnedFd) -> Removal {
+    let until = Instant::now() + MAX_TIME;
+    Removal::Directory(Tree { place: Place::at(parent, name), top, open: Vec::new(), until })
 }
 
 impl Removal {
@@ -152,7 +160,7 @@ impl Tree {
             other => return passes(other),
         }
         if depth >= MAX_OPEN {
-            return passes(renameat(directory, name, self.top.as_fd(), passing_name()?));
+            return passes(renameat(directory, name, self.top.as_fd(), deleting_name()?));
         }
         match open_dir(directory, name) {
             Ok(inner) => {
@@ -174,7 +182,7 @@ impl Tree {
     }
 }
 
-fn open_dir(at: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+pub(super) fn open_dir(at: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
     openat(at, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 

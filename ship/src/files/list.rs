@@ -27,6 +27,9 @@ const MAX_LIMIT: u32 = 1000;
 const MAX_DEPTH: usize = 64;
 /// Time for one page, its waits for a thread included: user code can make trees without end.
 const MAX_TIME: Duration = Duration::from_secs(20);
+/// Bytes of paths in one page, about: a thousand of the longest would make an answer of tens of megabytes. A page ends
+/// there, and its cursor leads on.
+const MAX_BYTES: usize = 2 << 20;
 /// Entries between two looks at the clock.
 const CLOCK: u32 = 256;
 
@@ -39,8 +42,10 @@ pub(crate) struct Walk {
     recursive: bool,
     after: Option<Key>,
     limit: usize,
-    /// The smallest keys after `after`, one more than `limit` of them.
+    /// The smallest keys after `after`: what a page holds, and one more where there is one.
     kept: BTreeMap<Key, Stat>,
+    /// Bytes of their paths.
+    bytes: usize,
     open: Vec<Level>,
     until: Instant,
     incomplete: bool,
@@ -79,6 +84,7 @@ impl Files {
             after,
             limit: limit as usize,
             kept: BTreeMap::new(),
+            bytes: 0,
             until: Instant::now() + MAX_TIME,
             incomplete: false,
         })
@@ -169,8 +175,9 @@ impl Walk {
         })
     }
 
+    /// Whether the last one kept is more than the page holds.
     fn full(&self) -> bool {
-        self.kept.len() > self.limit
+        self.kept.len() > self.limit || (self.bytes > MAX_BYTES && self.kept.len() > 1)
     }
 
     fn last(&self) -> Option<&Key> {
@@ -184,8 +191,15 @@ impl Walk {
 
     fn keep(&mut self, key: Key, stat: Stat) {
         if self.wants(&(key.0, &key.1)) {
+            self.bytes += key.1.len();
             self.kept.insert(key, stat);
-            if self.kept.len() > self.limit + 1 {
+            // Only the first that is too much is kept.
+            while let Some((last, _)) = self.kept.last_key_value() {
+                let before = self.bytes - last.1.len();
+                if self.kept.len() <= self.limit + 1 && (before <= MAX_BYTES || self.kept.len() <= 2) {
+                    break;
+                }
+                self.bytes = before;
                 self.kept.pop_last();
             }
         }
@@ -193,12 +207,14 @@ impl Walk {
 
     /// The page, from what was kept.
     fn page(&mut self) -> ListDirResponse {
+        let full = self.full();
         let kept = std::mem::take(&mut self.kept);
+        let count = kept.len() - usize::from(full);
         // After a walk that was cut short a cursor would silently skip what the walk never came to.
-        let more = kept.len() > self.limit && self.open.is_empty();
-        let next_cursor = more.then(|| kept.keys().nth(self.limit - 1).map(write_cursor)).flatten();
+        let more = full && self.open.is_empty();
+        let next_cursor = more.then(|| kept.keys().nth(count - 1).map(write_cursor)).flatten();
         // A name that is not UTF-8 cannot be named in JSON: it is shown with its odd bytes replaced.
-        let shown = kept.into_iter().take(self.limit);
+        let shown = kept.into_iter().take(count);
         let entries = shown
             .map(|((_, path), stat)| entry(String::from_utf8_lossy(&path).into_owned(), &stat))
             .collect();

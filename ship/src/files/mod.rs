@@ -15,6 +15,7 @@ pub(crate) mod pool;
 mod read;
 mod resolve;
 mod staging;
+mod sweep;
 mod tar;
 mod tree;
 pub(crate) mod upload;
@@ -35,6 +36,7 @@ pub(crate) use delete::Removal;
 pub(crate) use list::Walk;
 pub(crate) use read::Opened;
 pub(crate) use resolve::RelPath;
+pub(crate) use sweep::{LEFT_BEHIND, Sweep};
 
 /// The workspace. Its methods block: call them on the [`pool`].
 #[derive(Clone)]

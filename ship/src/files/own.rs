@@ -10,11 +10,24 @@ const PREFIX: &str = ".bay-";
 const SUFFIX: &str = ".tmp";
 const DIGITS: usize = 16;
 
+/// What a deletion under way moves up is called this and 16 hexadecimal digits. Listings show it: if the deletion
+/// is cut off, it is what is left to be deleted.
+const DELETING: &str = "bay-deleting-";
+
 /// A new passing name, which nobody can guess.
 pub(super) fn passing_name() -> Result<String, Failure> {
+    Ok(format!("{PREFIX}{}{SUFFIX}", digits()?))
+}
+
+/// A new name for a directory that is being deleted.
+pub(super) fn deleting_name() -> Result<String, Failure> {
+    Ok(format!("{DELETING}{}", digits()?))
+}
+
+fn digits() -> Result<String, Failure> {
     let mut random = [0; DIGITS / 2];
     getrandom::fill(&mut random).map_err(|error| Failure::new(Code::RuntimeError, error.to_string()))?;
-    Ok(format!("{PREFIX}{}{SUFFIX}", hex(&random)))
+    Ok(hex(&random))
 }
 
 /// Whether a name is a passing one.
@@ -36,6 +49,7 @@ mod tests {
     #[test]
     fn only_ships_own_names_are_passing_ones() {
         assert!(is_passing_name(passing_name().unwrap().as_bytes()));
+        assert!(!is_passing_name(deleting_name().unwrap().as_bytes()));
         for other in [
             "",
             ".bay-.tmp",

@@ -1,5 +1,7 @@
 //! Making directories, and giving files and directories other names.
 
+use std::sync::PoisonError;
+
 use bay_ship_api::http::{MakeDirRequest, MakeDirResponse, MoveRequest};
 use rustix::fs::{AtFlags, Mode, RenameFlags, Stat, fstat, mkdirat, renameat, renameat_with, unlinkat};
 use rustix::io::Errno;
@@ -45,6 +47,8 @@ impl Files {
         if from.is_root() || to.is_root() {
             return Err(Failure::field("from", "one of the paths leads to the workspace itself"));
         }
+        // Between another call's check of `if_match` and its change nothing is moved.
+        let _one_at_a_time = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let renamed = if request.overwrite {
             renameat(from.directory(), from.name(), to.directory(), to.name())
         } else {

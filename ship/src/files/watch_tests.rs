@@ -49,18 +49,19 @@ impl Fixture {
 
 /// Everything that happened, in short: `created file a`.
 fn told(watcher: &mut Watcher) -> Vec<String> {
-    let digest = watcher.digest(true).unwrap();
-    assert!(!digest.overflow && !digest.more);
-    let mut words: Vec<String> = digest
-        .events
-        .iter()
-        .map(|(happened, event)| {
+    let mut words = Vec::new();
+    loop {
+        let digest = watcher.digest(true).unwrap();
+        assert!(!digest.overflow);
+        words.extend(digest.events.iter().map(|(happened, event)| {
             let from = event.from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
             format!("{} {} {}{from}", happened.name(), event.kind, event.path)
-        })
-        .collect();
-    words.extend(digest.end.map(|event| format!("end {} {}", event.kind, event.path)));
-    words
+        }));
+        words.extend(digest.end.map(|event| format!("end {} {}", event.kind, event.path)));
+        if !digest.more {
+            return words;
+        }
+    }
 }
 
 #[test]
@@ -195,4 +196,161 @@ fn a_flood_comes_in_bounded_pieces() {
         }
     }
     assert_eq!(seen, 3000);
+}
+
+/// Reads all that there is: what was told, by event and path, and whether something was missed.
+fn read_all(watcher: &mut Watcher) -> (Vec<(Happened, String)>, bool) {
+    let (mut events, mut missed) = (Vec::new(), false);
+    loop {
+        let digest = watcher.digest(true).unwrap();
+        events.extend(digest.events.into_iter().map(|(happened, event)| (happened, event.path)));
+        missed |= digest.overflow;
+        if !digest.more {
+            return (events, missed);
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_is_made_and_renamed_at_once_is_watched_under_its_last_name() {
+    let f = Fixture::new();
+    let mut watcher = f.watch(".", true);
+    // All of it before the first message is read; what was looked at cannot be where the message says.
+    for n in 0..200 {
+        fs::create_dir_all(f.path("tmp/inner")).unwrap();
+        fs::write(f.path("tmp/inner/early"), "").unwrap();
+        fs::rename(f.path("tmp"), f.path(&format!("final{n}"))).unwrap();
+    }
+    let (events, missed) = read_all(&mut watcher);
+    assert!(!missed);
+    for n in 0..200 {
+        let early = (Happened::Created, format!("final{n}/inner/early"));
+        assert!(events.contains(&early), "{early:?}");
+        fs::write(f.path(&format!("final{n}/inner/late")), "").unwrap();
+    }
+    let (events, missed) = read_all(&mut watcher);
+    let late = (0..200).map(|n| (Happened::Created, format!("final{n}/inner/late")));
+    assert_eq!((events, missed), (late.collect(), false));
+    assert_eq!(f.watched(), 401);
+    // And while the messages are being read.
+    let at = f.dir.path().to_owned();
+    let mover = std::thread::spawn(move || {
+        for n in 0..200 {
+            fs::create_dir_all(at.join("tmp/inner")).unwrap();
+            fs::write(at.join("tmp/inner/early"), "").unwrap();
+            fs::rename(at.join("tmp"), at.join(format!("other{n}"))).unwrap();
+        }
+    });
+    while !mover.is_finished() {
+        read_all(&mut watcher);
+    }
+    mover.join().unwrap();
+    // The rest.
+    read_all(&mut watcher);
+    for n in 0..200 {
+        fs::write(f.path(&format!("other{n}/inner/late")), "").unwrap();
+    }
+    let (events, missed) = read_all(&mut watcher);
+    assert!(!missed);
+    for n in 0..200 {
+        let late = (Happened::Created, format!("other{n}/inner/late"));
+        assert!(events.contains(&late), "{late:?}");
+    }
+}
+
+#[test]
+fn a_removed_directory_is_forgotten_even_while_it_is_held_open() {
+    let f = Fixture::new();
+    let mut watcher = f.watch(".", true);
+    fs::create_dir(f.path("d")).unwrap();
+    read_all(&mut watcher);
+    assert_eq!(f.watched(), 2);
+    let held = fs::File::open(f.path("d")).unwrap();
+    fs::remove_dir(f.path("d")).unwrap();
+    assert_eq!(told(&mut watcher), ["removed directory d"]);
+    assert_eq!(f.watched(), 1);
+    drop(held);
+}
+
+#[test]
+fn a_tree_that_grows_too_large_ends_its_watch() {
+    let f = Fixture::new();
+    let mut watcher = f.watch(".", true);
+    for n in 0..MAX_DIRECTORIES {
+        fs::create_dir(f.path(&n.to_string())).unwrap();
+    }
+    let refused = loop {
+        match watcher.digest(true) {
+            Ok(digest) => assert!(digest.more && digest.end.is_none()),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.details["limit"], MAX_DIRECTORIES);
+}
+
+#[test]
+fn a_digest_ends_in_time_whether_messages_become_events_or_not() {
+    let f = Fixture::new();
+    let mut watcher = f.watch(".", false);
+    let passing = f.path(".bay-0123456789abcdef.tmp");
+    for _ in 0..2000 {
+        fs::create_dir(&passing).unwrap();
+        fs::remove_dir(&passing).unwrap();
+    }
+    fs::write(f.path("last"), "").unwrap();
+    // Time that is over at once leaves one piece of what the kernel has for each digest.
+    let mut digests = 1;
+    let last = loop {
+        let digest = watcher.digest_until(std::time::Instant::now(), false).unwrap();
+        if !digest.events.is_empty() {
+            break digest;
+        }
+        assert!(digest.more);
+        digests += 1;
+    };
+    assert_eq!((last.events[0].0, last.events[0].1.path.as_str()), (Happened::Created, "last"));
+    assert!(digests > 20, "{digests}");
+}
+
+#[test]
+fn what_moves_in_with_too_much_in_it_is_told_as_missed() {
+    let f = Fixture::new();
+    fs::create_dir_all(f.path("out/many")).unwrap();
+    fs::create_dir(f.path("in")).unwrap();
+    for n in 0..20_001 {
+        fs::File::create(f.path(&format!("out/many/{n}"))).unwrap();
+    }
+    let mut watcher = f.watch("in", true);
+    fs::rename(f.path("out/many"), f.path("in/many")).unwrap();
+    let digest = watcher.digest(true).unwrap();
+    assert!(digest.overflow && digest.stale);
+    // Begun anew it is watched.
+    let mut watcher = f.watch("in", true);
+    fs::write(f.path("in/many/late"), "").unwrap();
+    assert_eq!(told(&mut watcher), ["created file in/many/late"]);
+}
+
+#[test]
+fn an_event_too_deep_for_a_path_is_told_as_missed() {
+    let f = Fixture::new();
+    let step = "d".repeat(250);
+    let mut at = f.dir.path().to_owned();
+    let mut inner = fs::File::open(&at).unwrap();
+    let mut watcher = f.watch(".", true);
+    let mut told_paths = 0;
+    for _ in 0..20 {
+        rustix::fs::mkdirat(&inner, &step, rustix::fs::Mode::RWXU).unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        inner = rustix::fs::openat(&inner, &step, flags, rustix::fs::Mode::empty()).unwrap().into();
+        at.push(&step);
+        let (events, missed) = read_all(&mut watcher);
+        assert_eq!((events.len(), missed), if at_len(&f, &at) <= 4096 { (1, false) } else { (0, true) });
+        told_paths += events.len();
+    }
+    assert_eq!(told_paths, 16);
+}
+
+/// The length of a path as events have it.
+fn at_len(f: &Fixture, at: &std::path::Path) -> usize {
+    at.strip_prefix(f.dir.path()).unwrap().as_os_str().len()
 }

@@ -84,6 +84,9 @@ impl Files {
             return staged.appear();
         }
         let (fd, before) = open_regular(&place, OFlags::WRONLY | OFlags::APPEND)?;
+        // User code may have exchanged what was looked at for another file: what counts is what is open now.
+        check_match(request.if_match.as_deref(), Some(&before))?;
+        check_size(request.expected_size, Some(&before))?;
         let mut file = File::from(fd);
         if let Err(error) = file.write_all(bytes) {
             // All or nothing: a disk that filled up half-way leaves the file as it was.

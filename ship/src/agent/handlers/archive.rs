@@ -19,6 +19,7 @@ use crate::agent::error::{Code, Failure};
 use crate::agent::http::{Answer, Query, ok, percent_encode};
 use crate::agent::shared::Shared;
 use crate::files::archive::{Incoming, too_large};
+use crate::files::pool::Disposed;
 
 /// Archives on their way in at once: descriptors, and disk for what is not yet merged.
 const MAX_IN: usize = 4;
@@ -170,15 +171,16 @@ pub(in crate::agent) async fn download_directory(ship: &Arc<Ship>, path: String)
         .try_acquire_owned()
         .map_err(|_| Failure::new(Code::Busy, "too many directories are being downloaded"))?;
     let files = ship.files.clone();
-    let mut packing = ship.pool.run(move || files.pack(&path)).await?;
+    let packing = ship.pool.run(move || files.pack(&path)).await?;
     let name = format!("{}.tar", packing.name);
     let pool = ship.pool.clone();
+    let mut packing = Disposed::new(packing, pool.clone());
     let (pieces, body) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         let _place = place;
         // A thread is taken for one piece only: a slow reader holds none.
         while let Ok(room) = pieces.reserve().await {
-            match pool.run(move || Ok((packing.piece()?, packing))).await {
+            match pool.go_on(move || Ok((packing.get_mut()?.piece()?, packing))).await {
                 Ok((Some(piece), rest)) => {
                     packing = rest;
                     if !piece.is_empty() {

@@ -18,7 +18,7 @@ use crate::agent::Ship;
 use crate::agent::body::{Body, FileRange};
 use crate::agent::error::{Code, Failure};
 use crate::agent::handlers::archive;
-use crate::agent::http::{Answer, Query, body, ok, percent_encode, quoted};
+use crate::agent::http::{Answer, Query, body, json_response, ok, percent_encode, quoted};
 use crate::agent::range::Range;
 use crate::files::pool::Disposed;
 use crate::files::{Removal, Walk};
@@ -122,7 +122,11 @@ pub(in crate::agent) async fn download(ship: &Arc<Ship>, request: Request<Incomi
         Some(Range::Outside) => {
             let mut failure = Failure::new(Code::RangeNotSatisfiable, "the range lies outside the file");
             failure.details = json!({"size": size});
-            return Err(failure);
+            let (status, body) = failure.body();
+            let mut response = json_response(status, &body);
+            let value = HeaderValue::from_str(&format!("bytes */{size}")).ok();
+            response.headers_mut().extend(value.map(|value| (header::CONTENT_RANGE, value)));
+            return Ok(response);
         }
     };
     let mut response = Response::new(Body::File(FileRange::new(file, ship.pool.clone(), offset, length)));

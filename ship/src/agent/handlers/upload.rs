@@ -84,9 +84,9 @@ async fn receive(
             piece.clear();
             Ok((upload, piece))
         });
-        let (written, next) = tokio::join!(write, collect(body, spare));
-        (upload, spare) = written?;
-        piece = next?;
+        // What fails first is told at once: a full disk does not wait for a slow sender.
+        let ((back, written), next) = tokio::try_join!(write, collect(body, spare))?;
+        (upload, spare, piece) = (back, written, next);
     }
     Ok(upload)
 }

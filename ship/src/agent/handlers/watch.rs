@@ -1,5 +1,6 @@
 //! `filesystem`: changes as server-sent events.
 
+use std::future::ready;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{self, Sender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, interval_at, sleep};
+use tokio::time::{Instant, interval_at, sleep, timeout};
 
 use crate::agent::Ship;
 use crate::agent::body::Cut;
@@ -30,6 +31,9 @@ const MAX_STREAMS: usize = 16;
 const QUEUE: usize = 256;
 /// How long the second half of a move is waited for. The kernel writes both within one call.
 const HALF: Duration = Duration::from_millis(20);
+/// Before watches are set anew: user code that makes the kernel's queue overflow all the time must not have a whole
+/// tree looked at without a pause.
+const RESCAN: Duration = Duration::from_millis(250);
 
 /// Places for streams, and the count of what they watch.
 pub(in crate::agent) struct Watching {
@@ -59,13 +63,14 @@ pub(in crate::agent) async fn watch(ship: &Arc<Ship>, request: Request<Incoming>
     let (events, body) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         let mut stream = Stream { watcher, ready, events, next_id: 1, overflow: false, _place: place };
-        if stream.run(start).await.is_err() {
-            // The break shows that this was no end of what was watched.
-            let _ = stream.events.try_send(Err(Cut));
-        }
-        let Stream { watcher, ready, .. } = stream;
+        let broken = stream.run(start).await.is_err();
+        let Stream { watcher, ready, events, _place, .. } = stream;
         drop(ready);
         watcher.end().await;
+        if broken {
+            // The break shows that this was no end of what was watched. It waits for room, or for the client to go.
+            let _ = events.send(Err(Cut)).await;
+        }
     });
     Ok(sse::response(body))
 }
@@ -88,7 +93,7 @@ impl Stream {
         start: impl FnOnce() -> Result<Watcher, Failure> + Clone + Send + 'static,
     ) -> Result<(), Failure> {
         let mut awake = interval_at(Instant::now() + sse::KEEP_AWAKE, sse::KEEP_AWAKE);
-        let mut half = false;
+        let (mut half, mut more) = (false, false);
         loop {
             let flush = tokio::select! {
                 () = self.events.closed() => return Ok(()),
@@ -104,31 +109,40 @@ impl Stream {
                     let _ = self.events.try_send(Ok(sse::comment()));
                     continue;
                 }
-                () = sleep(HALF), if half => true,
-                guard = self.ready.readable() => {
+                () = ready(()), if more => false,
+                () = sleep(HALF), if half && !more => true,
+                guard = self.ready.readable(), if !more => {
                     guard?.clear_ready();
                     false
                 }
             };
-            loop {
-                let digest = self.watcher.run(move |watcher| watcher.digest(flush)).await?;
-                half = digest.half;
-                let (more, stale) = (digest.more, digest.stale);
-                self.overflow |= digest.overflow;
-                self.hand_on(digest.events);
-                if let Some(end) = digest.end {
-                    return self.end(&end).await;
-                }
-                if stale {
-                    self.watcher.replace(start.clone()).await?;
-                    let queue = self.watcher.run(|watcher| Ok(watcher.queue())).await?;
-                    self.ready = sys::watch(queue, Interest::READABLE)?;
-                }
-                if !more || self.events.is_closed() {
-                    break;
-                }
+            let digest = self.watcher.run(move |watcher| watcher.digest(flush)).await?;
+            (half, more) = (digest.half, digest.more);
+            self.overflow |= digest.overflow;
+            self.hand_on(digest.events);
+            if let Some(end) = digest.end {
+                return self.end(&end).await;
+            }
+            if digest.stale {
+                (half, more) = (false, false);
+                self.begin_anew(start.clone()).await?;
             }
         }
+    }
+
+    /// Sets all watches anew, after so much was missed that they may be wrong.
+    async fn begin_anew(
+        &mut self,
+        start: impl FnOnce() -> Result<Watcher, Failure> + Clone + Send + 'static,
+    ) -> Result<(), Failure> {
+        if timeout(RESCAN, self.events.closed()).await.is_ok() {
+            // Nobody is there any more: the caller will see that, too.
+            return Ok(());
+        }
+        self.watcher.replace(start).await?;
+        let queue = self.watcher.run(|watcher| Ok(watcher.queue())).await?;
+        self.ready = sys::watch(queue, Interest::READABLE)?;
+        Ok(())
     }
 
     /// Hands on what there is room for.

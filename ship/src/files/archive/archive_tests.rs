@@ -156,6 +156,16 @@ fn a_compressed_bomb_is_refused() {
 }
 
 #[test]
+fn compressed_bytes_that_come_to_nothing_are_refused() {
+    let f = Fixture::new();
+    let mut members = gzip(&tar(&[entry("a", Kind::File, "x")]));
+    let nothing = gzip(b"");
+    members.extend(nothing.repeat((2 << 20) / nothing.len()));
+    assert_eq!(f.reason(".", &members), "corrupt");
+    assert!(f.names().is_empty());
+}
+
+#[test]
 fn what_is_in_the_way_refuses_the_whole_archive() {
     let f = Fixture::new();
     fs::create_dir(f.dir.path().join("elsewhere")).unwrap();
@@ -227,4 +237,22 @@ fn whatever_is_done_to_the_staging_directory_nothing_outside_is_written() {
     });
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{whole} whole, {broken} broken");
     assert!(broken > 0, "the race was never met");
+}
+
+#[test]
+fn what_a_killed_ship_left_is_swept_once_it_is_old() {
+    let f = Fixture::new();
+    fs::create_dir(f.dir.path().join("sub")).unwrap();
+    let left = f.files.take_archive("sub").unwrap();
+    // As a kill would: nothing is removed at the end.
+    std::mem::forget(left);
+    fs::write(f.dir.path().join(".bay-0123456789abcdef.tmp"), "").unwrap();
+    fs::write(f.dir.path().join(".bay-mine"), "").unwrap();
+    assert_eq!(f.names().len(), 4, "all of it is in the workspace itself");
+    for (age, names) in [(crate::files::LEFT_BEHIND, 4), (std::time::Duration::ZERO, 2)] {
+        let mut sweep = f.files.sweep(age).unwrap();
+        while sweep.slice().unwrap().is_none() {}
+        assert_eq!(f.names().len(), names);
+    }
+    assert_eq!(f.names(), [".bay-mine", "sub"]);
 }

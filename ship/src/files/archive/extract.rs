@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
@@ -23,6 +25,9 @@ const CHUNK: usize = 64 << 10;
 /// gzip itself reaches 1032, which is what bombs are made of.
 const RATIO: u64 = 200;
 const RATIO_ROOM: u64 = 16 << 20;
+/// Compressed bytes that may come to nothing at once: a gigabyte of empty gzip members would be read within one step,
+/// however long that takes. What real compressors make of nothing is a few bytes.
+const MAX_BARREN: u64 = 1 << 20;
 /// Room for headers and padding beside the bytes of files.
 const OVERHEAD: u64 = 1 << 30;
 
@@ -56,14 +61,16 @@ impl Extraction {
             return Err(Reason::NotAnArchive.into());
         }
         let mut limit = BOUNDS.bytes + OVERHEAD;
+        let barren = Arc::new(AtomicU64::new(0));
         let input: Box<dyn Read + Send> = if compressed {
             limit = limit.min(RATIO_ROOM + RATIO * size);
+            let spool = Fed { spool, barren: Arc::clone(&barren) };
             Box::new(MultiGzDecoder::new(BufReader::with_capacity(CHUNK, spool)))
         } else {
             Box::new(BufReader::with_capacity(CHUNK, spool))
         };
         Ok(Self {
-            reader: Reader::new(Bounded { input, left: limit, compressed }),
+            reader: Reader::new(Bounded { input, left: limit, compressed, barren }),
             tree: Tree::new(BOUNDS),
             root: staging.tree().try_clone_to_owned()?,
             path: Vec::new(),
@@ -225,15 +232,35 @@ struct Bounded {
     input: Box<dyn Read + Send>,
     left: u64,
     compressed: bool,
+    /// What [`Fed`] counts.
+    barren: Arc<AtomicU64>,
 }
 
 impl Read for Bounded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.input.read(buffer)?;
+        self.barren.store(0, Ordering::Relaxed);
         self.left = self.left.checked_sub(count as u64).ok_or(match self.compressed {
             true => io::ErrorKind::QuotaExceeded,
             false => io::ErrorKind::FileTooLarge,
         })?;
         Ok(count)
+    }
+}
+
+/// The compressed bytes, in an error when too many of them come to nothing.
+struct Fed {
+    spool: File,
+    /// Bytes since something came out.
+    barren: Arc<AtomicU64>,
+}
+
+impl Read for Fed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.spool.read(buffer)? as u64;
+        if self.barren.fetch_add(count, Ordering::Relaxed) + count > MAX_BARREN {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(usize::try_from(count).unwrap_or(buffer.len()))
     }
 }

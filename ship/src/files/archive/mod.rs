@@ -1,7 +1,7 @@
 //! Archives in: spooled, unpacked beside what is there already, and merged only when whole and valid.
 //!
 //! The body goes into a nameless file first, so that a slow sender holds no thread; then it is unpacked in steps
-//! into a hidden directory on the same file system; then that is merged by renames. User code can see and change
+//! into a hidden directory of the workspace, which is one file system; then that is merged by renames. User code can see and change
 //! the hidden directory all the while: every name is opened from its directory's descriptor without following
 //! links, new files are really new (`O_EXCL`), and what is moved is what was made (same inode). So whatever it does
 //! there, nothing outside the workspace is written; within, it can spoil its own files, which it can anyway.
@@ -16,7 +16,6 @@ use std::fs::File;
 use std::io::{Seek, Write};
 
 use bay_ship_api::http::{ArchiveResponse, MAX_ARCHIVE};
-use rustix::fs::OFlags;
 
 use super::resolve::{self, Parents};
 use super::{Files, RelPath, is_dir};
@@ -39,24 +38,23 @@ impl Files {
     /// Makes ready for an archive to be unpacked into the directory `path`, which need not exist.
     pub(crate) fn take_archive(&self, path: &str) -> Result<Incoming, Failure> {
         let path = RelPath::parse("path", path)?;
-        let staging = Staging::create(self.nearest_directory(&path)?)?;
+        self.check_way(&path)?;
+        let staging = Staging::create(self.root.try_clone()?)?;
         let spool = staging.spool()?;
         Ok(Incoming { files: self.clone(), path, staging, spool, received: 0, extraction: None })
     }
 
-    /// The directory itself, or the nearest one above it that exists: on the same file system as what will be.
-    fn nearest_directory(&self, path: &RelPath) -> Result<std::os::fd::OwnedFd, Failure> {
+    /// Looks whether what there is already of the way to the directory consists of directories.
+    fn check_way(&self, path: &RelPath) -> Result<(), Failure> {
         let mut at = path.clone();
         loop {
             let found = match resolve::resolve(&self.root, &at, Parents::MustExist) {
-                Ok(place) => place.stat()?.map(|stat| (place, stat)),
+                Ok(place) => place.stat()?,
                 Err(failure) if failure.code == Code::FileNotFound => None,
                 Err(failure) => return Err(failure),
             };
             match (found, at.parent()) {
-                (Some((place, stat)), _) if is_dir(&stat) => {
-                    return Ok(place.open(OFlags::RDONLY | OFlags::DIRECTORY)?);
-                }
+                (Some(stat), _) if is_dir(&stat) => return Ok(()),
                 (Some(_), _) => {
                     return Err(Failure::new(Code::NotADirectory, "a part of the path is not a directory"));
                 }

@@ -29,7 +29,8 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Makes one in `parent`.
+    /// Makes one in `parent`, the workspace itself: what a Ship that is killed leaves there is found by
+    /// [`Files::sweep`](crate::files::Files::sweep).
     pub(super) fn create(parent: OwnedFd) -> Result<Self, Failure> {
         let name = passing_name()?;
         mkdirat(&parent, &name, Mode::from_raw_mode(0o700))?;
