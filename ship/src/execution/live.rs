@@ -84,6 +84,8 @@ struct State {
     text: [Utf8Pieces; 2],
     end: Option<Arc<End>>,
     ended_at: Option<SystemTime>,
+    /// Callers that wait for the end.
+    waiting: usize,
     readers: Vec<Position>,
     next_reader: u64,
 }
@@ -130,6 +132,7 @@ impl Execution {
             text: Default::default(),
             end: None,
             ended_at: None,
+            waiting: 0,
             readers: Vec::new(),
             next_reader: 0,
         };
@@ -304,6 +307,12 @@ impl Execution {
         }
     }
 
+    /// Whether somebody waits for its end or reads its events: they get what it really came to.
+    pub(super) fn is_in_use(&self) -> bool {
+        let state = self.state();
+        state.waiting > 0 || !state.readers.is_empty()
+    }
+
     /// Lets go of all that takes room: what stays is that it ran.
     pub(super) fn lighten(&self) {
         let mut state = self.state();
@@ -315,6 +324,7 @@ impl Execution {
 
     /// Waits for the end.
     pub(crate) async fn end(&self) -> Arc<End> {
+        let _waits = Waits::new(self);
         let mut changed = self.changed.subscribe();
         loop {
             if let Some(end) = &self.state().end {
@@ -407,6 +417,22 @@ impl Execution {
         state.readers.push(Position { key, seen, stalled: false });
         drop(state);
         Reader { execution: Arc::clone(self), key, changed: self.changed.subscribe() }
+    }
+}
+
+/// A caller that waits for the end.
+struct Waits<'e>(&'e Execution);
+
+impl<'e> Waits<'e> {
+    fn new(execution: &'e Execution) -> Self {
+        execution.state().waiting += 1;
+        Self(execution)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.state().waiting -= 1;
     }
 }
 

@@ -148,11 +148,16 @@ impl Ledger {
     }
 
     /// Lets go of what the oldest keep while all take too much, and of those that ended too long ago or are too
-    /// many. Whoever reads one just then is told of a gap.
+    /// many. Whoever waits for one just then, or reads it, has it to its end.
     fn forget(&mut self) {
         // The newest one always stays: whoever waited for it may be about to ask for the rest of its output.
         while self.ended.len() > 1 && (self.memory > MAX_ENDED_MEMORY || self.disk > self.max_disk) {
-            self.lighten_oldest();
+            let older = self.ended.iter().take(self.ended.len() - 1);
+            let Some(place) = older.map(|one| &one.execution).position(|one| !one.is_in_use()) else { break };
+            if let Some(Ended { execution, at, .. }) = self.take(place) {
+                execution.lighten();
+                self.light.push_back((execution, at));
+            }
         }
         while self.ended.len() + self.light.len() > 1 {
             let oldest = self.light.front().map(|(_, at)| *at).or(self.ended.front().map(|ended| ended.at));
@@ -160,22 +165,18 @@ impl Ledger {
             if !full && oldest.is_none_or(|at| at.elapsed() <= KEEP) {
                 return;
             }
-            if self.light.is_empty() {
-                self.lighten_oldest();
-            }
-            if let Some((oldest, _)) = self.light.pop_front() {
-                self.all.remove(&oldest.context().id);
+            let light = self.light.pop_front().map(|(execution, _)| execution);
+            if let Some(execution) = light.or_else(|| self.take(0).map(|ended| ended.execution)) {
+                self.all.remove(&execution.context().id);
             }
         }
     }
 
-    fn lighten_oldest(&mut self) {
-        if let Some(Ended { execution, at, memory, disk }) = self.ended.pop_front() {
-            self.memory -= memory;
-            self.disk -= disk;
-            execution.lighten();
-            self.light.push_back((execution, at));
-        }
+    fn take(&mut self, place: usize) -> Option<Ended> {
+        let ended = self.ended.remove(place)?;
+        self.memory -= ended.memory;
+        self.disk -= ended.disk;
+        Some(ended)
     }
 }
 
@@ -237,6 +238,31 @@ mod tests {
         assert_eq!(light.sizes(Stream::Stdout), (0, 100_000));
         assert_eq!(serde_json::to_value(light.record()).unwrap()["error"]["code"], "conflict");
         assert_eq!(serde_json::to_value(running.record()).unwrap()["status"], "running");
+    }
+
+    #[test]
+    fn whoever_waits_gets_the_answer_however_many_others_end_meanwhile() {
+        let all = executions();
+        let first = begin(&all, "exe_first");
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut end = Box::pin(first.end());
+        assert!(end.as_mut().poll(&mut context).is_pending());
+        first.started(None);
+        first.finish(Ok(json!({"success": true})));
+        let others = |from: u32| {
+            for number in from..from + 100 {
+                let execution = begin(&all, &format!("exe_{number}"));
+                execution.started(None);
+                execution.output(Stream::Stdout, &[b'x'; 100_000]);
+                execution.finish(Ok(json!({"success": true})));
+            }
+        };
+        others(0);
+        let std::task::Poll::Ready(answer) = end.as_mut().poll(&mut context) else { panic!("it has ended") };
+        assert!(answer.is_ok());
+        drop(end);
+        others(100);
+        assert_eq!(serde_json::to_value(first.record()).unwrap()["error"]["code"], "conflict");
     }
 
     #[test]
