@@ -37,7 +37,7 @@ pub(crate) enum SpawnError {
     Gone,
 }
 
-type Started = Result<(u32, oneshot::Receiver<End>), i32>;
+type Started = Result<Process, i32>;
 
 #[derive(Default)]
 struct Waiting {
@@ -96,15 +96,14 @@ impl Spawner {
                 // The exit may be the very next event, so its channel is made here.
                 let (send, receive) = oneshot::channel();
                 waiting.exits.insert(pid, send);
-                let unclaimed = match waiting.spawns.remove(&id) {
-                    Some(waiter) => waiter.send(Ok((pid, receive))).is_err(),
-                    None => true,
-                };
-                if unclaimed {
-                    // Whoever asked has gone away: do not leave a process that nobody watches.
-                    waiting.exits.remove(&pid);
-                    drop(waiting);
-                    self.abandon(pid);
+                let waiter = waiting.spawns.remove(&id);
+                drop(waiting);
+                // Until somebody takes it nobody watches it: whoever asked may have gone away, before this or with
+                // the answer under way, and then it ends as this is dropped.
+                let process =
+                    Process { pid, exit: receive, ended: None, spawner: self.clone(), unclaimed: true };
+                if let Some(waiter) = waiter {
+                    drop(waiter.send(Ok(process)));
                 }
             }
             Event::Failed { id, errno } => {
@@ -177,7 +176,10 @@ impl Spawner {
             return Err(SpawnError::Gone);
         }
         match receive.await {
-            Ok(Ok((pid, exit))) => Ok(Process { pid, exit, ended: None, spawner: self.clone() }),
+            Ok(Ok(mut process)) => {
+                process.unclaimed = false;
+                Ok(process)
+            }
             Ok(Err(errno)) => Err(SpawnError::Refused(errno)),
             Err(_) => Err(SpawnError::Gone),
         }
@@ -188,11 +190,6 @@ impl Spawner {
         if let Some(bytes) = request.encode() {
             let _ = send_with(&self.socket, &bytes, &[]);
         }
-    }
-
-    fn abandon(&self, pid: u32) {
-        self.tell(&Request::Signal { pid, signal: libc::SIGKILL as u8, reach: Reach::Everything });
-        self.tell(&Request::Release { pid });
     }
 }
 
@@ -212,6 +209,8 @@ pub(crate) struct Process {
     exit: oneshot::Receiver<End>,
     ended: Option<End>,
     spawner: Spawner,
+    /// Nobody has it yet; dropped so, it ends.
+    unclaimed: bool,
 }
 
 impl Process {
@@ -266,6 +265,58 @@ impl Drop for KeepGoing {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.unclaimed {
+            self.kill_everything();
+        }
         self.spawner.tell(&Request::Release { pid: self.pid });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+    use crate::spawner::protocol::MAX_MESSAGE;
+
+    /// One look at a future, whatever it says.
+    async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+        poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+    }
+
+    #[tokio::test]
+    async fn a_process_whose_asker_left_with_the_answer_under_way_ends() {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let spawner = Spawner::new(ours).unwrap();
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let command = Command { argv: vec![b"/bin/true".to_vec()], env: vec![], cwd: b"/".to_vec() };
+        let heard = || {
+            let mut buffer = vec![0; MAX_MESSAGE];
+            let length = recv(&theirs, &mut buffer, RecvFlags::DONTWAIT).ok()?.0;
+            Some(Request::decode(&buffer[..length]).unwrap())
+        };
+        {
+            let mut asking = pin!(spawner.spawn(command, [null(), null(), null()]));
+            let asked = async {
+                loop {
+                    assert!(poll_once(asking.as_mut()).await.is_pending());
+                    if let Some(request) = heard() {
+                        return request;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            let asked = tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap();
+            let Request::Spawn { id, .. } = asked else { panic!("no request to spawn") };
+            spawner.dispatch(Event::Spawned { id, pid: 42 });
+        }
+        let killed = Request::Signal { pid: 42, signal: libc::SIGKILL as u8, reach: Reach::Everything };
+        assert_eq!(heard(), Some(killed));
+        assert_eq!(heard(), Some(Request::Release { pid: 42 }));
     }
 }
