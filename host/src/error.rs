@@ -238,6 +238,10 @@ impl From<DriverError> for ApiError {
             DriverError::Unavailable { .. } => Self::new(Code::Unavailable, e.to_string())
                 .with(json!({ "part": "driver" }))
                 .after(Duration::from_secs(5)),
+            // The image is named by the operator's profile, so its name may be told.
+            DriverError::Image { .. } => {
+                Self::new(Code::Unavailable, e.to_string()).with(json!({ "part": "image" }))
+            }
             DriverError::Missing(_)
             | DriverError::Start { .. }
             | DriverError::Timeout { .. }

@@ -123,6 +123,7 @@ async fn driver(config: &Config, instance: &Instance, ship: PathBuf) -> anyhow::
             let driver = tokio::task::spawn_blocking(move || LocalDriver::probe(&options)).await??;
             Ok(Arc::new(driver))
         }
+        DriverKind::Docker => anyhow::bail!("not yet"),
     }
 }
 

@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use sections::{
-    Config, DriverConfig, DriverKind, HistoryConfig, LogConfig, LogFormat, PluginConfig, PluginLimits,
-    ServerConfig, SessionsConfig, ShipConfig,
+    Config, Connect, DockerConfig, DriverConfig, DriverKind, HistoryConfig, LogConfig, LogFormat,
+    PluginConfig, PluginLimits, ServerConfig, SessionsConfig, ShipConfig,
 };
 pub use toml_file::{TomlError, TomlFile, nearest};
 pub use units::{Size, Span};

@@ -55,6 +55,56 @@ pub enum DriverKind {
     /// bubblewrap on this machine.
     #[default]
     Local,
+    /// A Docker daemon.
+    Docker,
+}
+
+/// How Bay reaches the runtime in a Docker container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Connect {
+    /// `socket` where Bay shares the daemon's host, `container_network` where Bay is itself a container of that
+    /// daemon, else `host_port`.
+    #[default]
+    Auto,
+    /// A unix socket in a directory that the container's root alone can enter.
+    Socket,
+    /// A random port of 127.0.0.1.
+    HostPort,
+    /// The container's own address.
+    ContainerNetwork,
+}
+
+/// `[docker]`: for `driver.kind = "docker"`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DockerConfig {
+    /// Where the daemon is (`unix:///run/docker.sock`, `tcp://HOST:PORT`); null: the standard variables
+    /// (`DOCKER_HOST`, `DOCKER_TLS_VERIFY`, `DOCKER_CERT_PATH`), else the standard socket.
+    pub host: Option<String>,
+    /// How runtimes are reached.
+    pub connect: Connect,
+    /// From where each session's own network takes its addresses, as a CIDR of private IPv4 addresses.
+    pub subnet_pool: String,
+    /// Prefix length of each of them.
+    pub subnet_length: u8,
+    /// How long one request to the daemon may take.
+    pub request_timeout: Span,
+    /// How long fetching an image may take.
+    pub pull_timeout: Span,
+}
+
+impl Default for DockerConfig {
+    fn default() -> Self {
+        Self {
+            host: None,
+            connect: Connect::default(),
+            subnet_pool: "10.213.0.0/16".to_owned(),
+            subnet_length: 28,
+            request_timeout: Span::secs(30),
+            pull_timeout: Span::secs(900),
+        }
+    }
 }
 
 /// `[driver]`.
@@ -193,6 +243,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// What runs containers.
     pub driver: DriverConfig,
+    /// The Docker daemon.
+    pub docker: DockerConfig,
     /// How long things may take.
     pub sessions: SessionsConfig,
     /// How much of the past is kept.
@@ -215,6 +267,7 @@ impl Default for Config {
             profiles_dir: None,
             server: ServerConfig::default(),
             driver: DriverConfig::default(),
+            docker: DockerConfig::default(),
             sessions: SessionsConfig::default(),
             history: HistoryConfig::default(),
             log: LogConfig::default(),

@@ -7,6 +7,7 @@ pub mod local;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -58,6 +59,36 @@ pub struct ContainerSpec {
     pub rootfs: String,
     /// Local driver: `auto`, or the directory of a Python virtual environment.
     pub python: String,
+    /// The port that the runtime serves, where it is reached by address.
+    pub port: u16,
+    /// Bytes on disk for what executions keep of their output.
+    pub output: u64,
+    /// Docker driver: what its containers have beyond the above.
+    pub docker: DockerSpec,
+}
+
+/// When an image is fetched from its registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullPolicy {
+    /// At every start; what is there already serves when the registry does not answer.
+    Always,
+    /// When it is not there.
+    #[default]
+    IfNotPresent,
+    /// Not at all: without it nothing starts.
+    Never,
+}
+
+/// Of a container of the Docker driver.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DockerSpec {
+    /// When the image is fetched.
+    pub pull: PullPolicy,
+    /// OCI runtime by the daemon's name for it (`runsc`); null: the daemon's default.
+    pub runtime: Option<String>,
+    /// Bytes of memory that `/tmp` may use.
+    pub tmp: u64,
 }
 
 /// A started container: enough to find and prove it again after Bay was killed.
@@ -124,6 +155,14 @@ pub enum DriverError {
         /// Why, with the end of its log.
         reason: String,
     },
+    /// The image is not there, and may not or cannot be fetched; or nothing can run in it.
+    #[error("image {image}: {reason}")]
+    Image {
+        /// As the profile names it.
+        image: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// No such container or volume.
     #[error("{0} is not there")]
     Missing(String),
@@ -163,8 +202,11 @@ pub trait Driver: Send + Sync + 'static {
     /// Name of the kind of volume it makes: `directory`, `docker_volume`.
     fn backend(&self) -> &'static str;
 
-    /// What it can do here, as probed when it was built.
-    fn features(&self) -> &Features;
+    /// What it can do here, as last probed: an engine that was away may come back as another.
+    fn features(&self) -> Arc<Features>;
+
+    /// Whether it can serve now; the error says what is missing and what to do. Bounded to a few seconds.
+    async fn health(&self) -> Result<(), DriverError>;
 
     /// Makes ready for [`Driver::start`]: sockets, cgroups, network. Undoes itself when it fails.
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerRef, DriverError>;

@@ -9,5 +9,6 @@ mod tests;
 
 pub use set::{DEFAULT_PROFILE, ProfileErrors, ProfileSet};
 pub use types::{
-    Container, History, KnownPlugins, LocalContainer, Profile, Resources, TenantFile, TenantPlugin,
+    Container, DockerContainer, History, KnownPlugins, LocalContainer, Profile, Resources, TenantFile,
+    TenantPlugin,
 };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::Tenant;
 use crate::config::{Size, Span};
-use crate::driver::Network;
+use crate::driver::{Network, PullPolicy};
 
 /// How much of an execution is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -109,6 +109,9 @@ pub struct Container {
     /// For the local driver.
     #[serde(default)]
     pub local: LocalContainer,
+    /// For the Docker driver.
+    #[serde(default)]
+    pub docker: DockerContainer,
 }
 
 impl Container {
@@ -155,6 +158,25 @@ pub struct LocalContainer {
 impl Default for LocalContainer {
     fn default() -> Self {
         Self { rootfs: "host".to_owned(), python: "auto".to_owned() }
+    }
+}
+
+/// What only the Docker driver knows.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DockerContainer {
+    /// When the image is fetched.
+    #[serde(rename = "image_pull_policy")]
+    pub pull: PullPolicy,
+    /// An OCI runtime that the daemon knows by this name, such as `runsc`.
+    pub runtime: Option<String>,
+    /// Size of `/tmp`, which is memory.
+    pub tmp: Size,
+}
+
+impl Default for DockerContainer {
+    fn default() -> Self {
+        Self { pull: PullPolicy::default(), runtime: None, tmp: Size::mib(256) }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::env::{SessionEnv, failure};
 use super::live::{Live, LiveContainer};
 use super::task::stopped_meanwhile;
-use crate::driver::{ContainerRef, ContainerSpec, ContainerStatus, DriverError};
+use crate::driver::{ContainerRef, ContainerSpec, ContainerStatus, DockerSpec, DriverError};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::profile::{Container, Profile};
 use crate::runtime::RuntimeClient;
@@ -255,6 +255,13 @@ fn spec(
         labels: labels.map(|(k, v)| (k.to_owned(), v)).into(),
         rootfs: wanted.local.rootfs.clone(),
         python: wanted.local.python.clone(),
+        port: wanted.port,
+        output: wanted.resources.output.bytes(),
+        docker: DockerSpec {
+            pull: wanted.docker.pull,
+            runtime: wanted.docker.runtime.clone(),
+            tmp: wanted.docker.tmp.bytes(),
+        },
     }
 }
 

@@ -109,7 +109,7 @@ struct Inner {
     egress: Egress,
     etc: Template,
     system_has_kernel: bool,
-    features: Features,
+    features: Arc<Features>,
     boot_id: String,
     /// Names being started: a second start of the same container must not replace the first one's socket.
     starting: Mutex<std::collections::BTreeSet<String>>,
@@ -198,8 +198,13 @@ impl Driver for LocalDriver {
         "directory"
     }
 
-    fn features(&self) -> &Features {
-        &self.inner.features
+    fn features(&self) -> Arc<Features> {
+        Arc::clone(&self.inner.features)
+    }
+
+    /// Nothing runs that could be away.
+    async fn health(&self) -> Result<(), DriverError> {
+        Ok(())
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerRef, DriverError> {

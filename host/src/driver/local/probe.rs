@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bay_ship_api::init::{DEFAULT_OUTPUT_LIMIT, InitConfig, Isolation, Limits, NetworkSetup};
@@ -96,7 +96,7 @@ pub(super) fn probe(options: &LocalOptions, launcher: Launcher) -> Result<Inner,
         egress,
         etc,
         system_has_kernel,
-        features,
+        features: Arc::new(features),
         boot_id,
         starting: Mutex::default(),
     })

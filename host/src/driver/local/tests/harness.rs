@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::*;
-use crate::driver::Network;
+use crate::driver::{DockerSpec, Network};
 
 /// Nothing here takes longer on a machine that is merely busy.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -143,6 +143,9 @@ impl Drop for Bay {
 
 pub(super) fn spec(name: &str) -> ContainerSpec {
     ContainerSpec {
+        port: 8123,
+        output: 64 << 20,
+        docker: DockerSpec::default(),
         name: name.to_owned(),
         role: "ship".to_owned(),
         image: None,
