@@ -4,7 +4,7 @@
 
 use std::ffi::{CString, c_char, c_int, c_ulong};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use rustix::process::Pid;
@@ -17,6 +17,12 @@ pub(crate) enum Forked {
     Parent(Pid),
     /// The new process.
     Child,
+}
+
+/// Reads what has arrived at a descriptor that does not block. Unlike tokio's `try_read` it asks the kernel: that one
+/// says "nothing" for as long as the runtime has not heard of what came, however long ago that was.
+pub(crate) fn read_now(from: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::io::retry_on_intr(|| rustix::io::read(&from, &mut *buffer))?)
 }
 
 /// Duplicates the calling process, which must have one thread: init and nest never start a second one.
@@ -215,3 +221,19 @@ pub(crate) trait Steady: AsRawFd {}
 
 impl Steady for OwnedFd {}
 impl Steady for Arc<OwnedFd> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_has_arrived_is_read_before_the_runtime_hears_of_it() {
+        let (sender, receiver) = tokio::net::unix::pipe::pipe().unwrap();
+        let mut buffer = [0; 8];
+        assert!(receiver.try_read(&mut buffer).is_err(), "nothing is there yet, and the runtime knows it");
+        rustix::io::write(&sender, b"said").unwrap();
+        assert!(receiver.try_read(&mut buffer).is_err(), "the runtime had no turn to hear of it");
+        assert_eq!(read_now(&receiver, &mut buffer).unwrap(), 4);
+        assert_eq!(read_now(&receiver, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::message::{Incoming, Reader, Signer};
 use super::zmtp;
+use crate::sys;
 
 /// Read at once. Complete messages of one read are all that is ever waiting.
 const BUFFER: usize = 64 << 10;
@@ -59,7 +60,8 @@ impl Channel {
                 return Ok(message);
             }
             self.stream.readable().await?;
-            self.read_now()?;
+            let read = self.stream.try_read(&mut self.buffer);
+            self.take(read)?;
         }
     }
 
@@ -69,15 +71,16 @@ impl Channel {
             if let Some(message) = self.waiting.pop_front() {
                 return Some(message);
             }
-            if !self.read_now().ok()? {
+            let read = sys::read_now(&self.stream, &mut self.buffer);
+            if !self.take(read).ok()? {
                 return None;
             }
         }
     }
 
-    /// Reads once; false when there was nothing to read.
-    fn read_now(&mut self) -> io::Result<bool> {
-        match self.stream.try_read(&mut self.buffer) {
+    /// Takes what was read into the buffer; false when there was nothing to read.
+    fn take(&mut self, read: io::Result<usize>) -> io::Result<bool> {
+        match read {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => {
                 let waiting = &mut self.waiting;

@@ -28,6 +28,7 @@ use crate::init::RUN_USER_DIR;
 use crate::shell::{capture_pipe, refused};
 use crate::spawner::client::{Command, Spawner};
 use crate::spawner::protocol::End;
+use crate::sys;
 use crate::user::World;
 
 const PROGRAM: &str = include_str!("loop.py");
@@ -230,7 +231,7 @@ impl Interpreter {
     fn take_rest(&mut self, token: &str, collector: &mut Collector) {
         self.drain_pipes(collector);
         let mut left = MAX_LEFT;
-        while let Ok(count) = self.control.try_read(&mut self.chunk) {
+        while let Ok(count) = sys::read_now(&self.control, &mut self.chunk) {
             let waiting = &mut self.waiting;
             let read = self.frames.feed(&self.chunk[..count], |frame| waiting.push_back(frame));
             left = left.saturating_sub(count);
@@ -252,7 +253,7 @@ impl Interpreter {
         for pipe in &mut self.pipes {
             let mut left = MAX_LEFT;
             while left > 0 {
-                match pipe.from.try_read(&mut self.chunk) {
+                match sys::read_now(&pipe.from, &mut self.chunk) {
                     Ok(count) if count > 0 => {
                         collector.stream(pipe.name, &pipe.pieces.text(&self.chunk[..count]));
                         left = left.saturating_sub(count);

@@ -12,6 +12,7 @@ use super::{KILLED_GRACE, PIPE_CAPACITY, PIPE_GRACE, TERM_GRACE};
 use crate::execution::Stream;
 use crate::spawner::client::Process;
 use crate::spawner::protocol::End;
+use crate::sys;
 
 /// Between two KILLs for a process that has not ended.
 const KILL_AGAIN: Duration = Duration::from_secs(1);
@@ -121,7 +122,12 @@ impl Sink {
     /// False at the end of the stream.
     fn take(&self, pipe: &pipe::Receiver, stream: Stream) -> bool {
         let mut chunk = [0u8; CHUNK];
-        match pipe.try_read(&mut chunk) {
+        self.put(pipe.try_read(&mut chunk), &chunk, stream)
+    }
+
+    /// False where what was read is the end of the stream.
+    fn put(&self, read: std::io::Result<usize>, chunk: &[u8], stream: Stream) -> bool {
+        match read {
             Ok(0) => false,
             Ok(count) => {
                 self.jobs.push(self.number, stream, &chunk[..count]);
@@ -134,7 +140,8 @@ impl Sink {
     /// Takes what lies in a pipe right now.
     fn rest(&self, pipe: Option<&pipe::Receiver>, stream: Stream) {
         let Some(pipe) = pipe else { return };
-        self.take(pipe, stream);
+        let mut chunk = [0u8; CHUNK];
+        self.put(sys::read_now(pipe, &mut chunk), &chunk, stream);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::agent::error::Failure;
 use crate::execution::{Execution, Stream};
 use crate::spawner::client::Process;
 use crate::spawner::protocol::End;
+use crate::sys;
 
 /// What a pipe can hold at the most, however large its user made it: the kernel's own bound for a normal user.
 const MAX_PIPE: usize = 1 << 20;
@@ -136,7 +137,7 @@ fn rest(pipe: &pipe::Receiver, execution: &Execution, stream: Stream) {
     let mut chunk = vec![0u8; CHUNK];
     let mut left = MAX_PIPE;
     while left > 0 {
-        match pipe.try_read(&mut chunk) {
+        match sys::read_now(pipe, &mut chunk) {
             Ok(count) if count > 0 => {
                 execution.output(stream, &chunk[..count]);
                 left = left.saturating_sub(count);
