@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 
+use super::env::is_away;
 use super::live::{Live, LiveContainer};
 use super::registry::Sessions;
 use super::start::references;
-use super::{env::is_away, unfinished::not_settled};
 use crate::auth::SystemContext;
 use crate::driver::{ContainerRef, ContainerStatus};
 use crate::error::{ApiError, ApiResult, Code};
@@ -45,7 +45,10 @@ pub struct AdoptReport {
 }
 
 /// One pass over everything that has no task. Idempotent; tries nothing while the driver is away.
-pub(super) async fn pass(sessions: &Arc<Sessions>, system: &SystemContext) -> Result<AdoptReport, StoreError> {
+pub(super) async fn pass(
+    sessions: &Arc<Sessions>,
+    system: &SystemContext,
+) -> Result<AdoptReport, StoreError> {
     let env = sessions.env();
     let mut report = AdoptReport::default();
     if let Err(error) = env.driver.health().await {
@@ -203,8 +206,8 @@ pub(super) async fn stop_unsettled(sessions: &Sessions, sandbox: &SandboxRow) ->
     let Some(turn) = sessions.unfinished().turn(&sandbox.id) else { return Ok(()) };
     let _turn = turn.lock().await;
     if !sessions.unfinished().is_unsettled(&sandbox.id) {
-        // Settled while this waited for its turn: it runs or it is gone, and a repeat is dealt with as usual.
-        return if sessions.has_task(&sandbox.id) { Err(not_settled()) } else { Ok(()) };
+        // Settled while this waited for its turn: it has a task now, or is gone.
+        return Ok(());
     }
     if let Some(session) = sessions.env().store.live_session(&sandbox.tenant, &sandbox.id).await? {
         if let Err(error) = end(sessions, sandbox, &session, "stopped").await {

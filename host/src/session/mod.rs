@@ -14,9 +14,11 @@ pub mod state;
 mod task;
 mod unfinished;
 
+#[cfg(test)]
+mod tests;
 
-pub(crate) use adopt::remove_locker;
 pub use adopt::AdoptReport;
+pub(crate) use adopt::remove_locker;
 pub use env::SessionEnv;
 pub use live::{Checked, Lease, Live, LiveContainer, View};
 pub use recover::{adopt, recover};

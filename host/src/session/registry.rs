@@ -145,7 +145,7 @@ impl Sessions {
     pub async fn stop(self: &Arc<Self>, sandbox: &SandboxRow) -> Result<(), ApiError> {
         if self.unfinished.is_unsettled(&sandbox.id) {
             let stopped = tokio::time::timeout(task::STOP_TIMEOUT, stop_unsettled(self, sandbox)).await;
-            return stopped.unwrap_or_else(|_| Err(not_in_time()));
+            stopped.unwrap_or_else(|_| Err(not_in_time()))?;
         }
         let done = {
             let tasks = self.tasks();
