@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! init   process 1: alone holds privilege; starts and signals user processes; ends when the agent does
-//! agent  speaks HTTP with Bay over the inherited socket; no capability, an id of its own
+//! agent  speaks HTTP with Bay over the socket that init made or inherited; no capability, an id of its own
 //! user   the Python kernel and shell commands, as 1000:1000, under seccomp
 //! ```
 //!
@@ -26,7 +26,11 @@ mod user;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const USAGE: &str = "usage: ship init        start as process 1 of a container (Bay does this)
+use init::listen::Listen;
+
+const USAGE: &str = "usage: ship init [--listen unix:PATH | tcp:PORT]
+                       start as process 1 of a container (Bay does this);
+                       without --listen, descriptor 3 is the listening socket
        ship --version  print the version
 ";
 
@@ -36,14 +40,20 @@ const LOG_BUDGET: usize = 64 << 10;
 /// The whole program: reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
-    let (first, more) = (args.next(), args.next());
-    match (first.as_deref().and_then(|a| a.to_str()), more) {
-        (Some("init"), None) => init::main(),
-        (Some("--version"), None) => {
+    let first = args.next();
+    match (first.as_deref().and_then(|a| a.to_str()), args.len()) {
+        (Some("init"), _) => match Listen::of(args) {
+            Ok(listen) => init::main(&listen),
+            Err(why) => {
+                say(rustix::stdio::stderr(), &format!("ship init: {why}\n{USAGE}"));
+                ExitCode::from(2)
+            }
+        },
+        (Some("--version"), 0) => {
             say(rustix::stdio::stdout(), &format!("ship {}\n", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
         }
-        (Some("--help"), None) => {
+        (Some("--help"), 0) => {
             say(rustix::stdio::stdout(), USAGE);
             ExitCode::SUCCESS
         }

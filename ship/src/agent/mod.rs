@@ -14,6 +14,7 @@ mod routes;
 mod server;
 mod shared;
 pub(crate) mod sse;
+pub(crate) mod stream;
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,8 +1,7 @@
-//! Connections from Bay: accepted on the inherited socket, proved by the handshake, then HTTP/1.1.
+//! Connections from Bay: accepted on init's socket, proved by the handshake, then HTTP/1.1.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener as StdListener;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +11,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use super::stream::{Listener, Stream};
 use super::{Ship, routes};
 
 /// How long a new connection may take to prove itself.
@@ -68,14 +67,12 @@ async fn accept(
     room: &Arc<Semaphore>,
     ending: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let listener = StdListener::from(listener);
-    listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener)?;
+    let listener = Listener::of(listener)?;
     let credentials = Arc::new(credentials);
     loop {
         let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
         let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) if passes(&error) => {
                 sleep(Duration::from_millis(50)).await;
                 continue;
@@ -99,7 +96,7 @@ fn passes(error: &io::Error) -> bool {
 }
 
 async fn connection(
-    mut stream: UnixStream,
+    mut stream: Stream,
     ship: Arc<Ship>,
     credentials: &Credentials,
     place: Connection,
@@ -135,7 +132,7 @@ async fn connection(
     let _ = connection.await;
 }
 
-async fn handshake(stream: &mut UnixStream, credentials: &Credentials) -> io::Result<bool> {
+async fn handshake(stream: &mut Stream, credentials: &Credentials) -> io::Result<bool> {
     let mut hello = [0; HELLO_LEN];
     stream.read_exact(&mut hello).await?;
     let mut nonce = [0; NONCE_LEN];

@@ -2,6 +2,8 @@
 //! gives up whatever privilege is left over. Single-threaded, no runtime, nothing parsed but Bay's own message.
 
 pub(crate) mod config;
+mod folders;
+pub(crate) mod listen;
 mod nest;
 mod netlink;
 mod network;
@@ -11,13 +13,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bay_ship_api::init::{InitConfig, Isolation};
-use bay_ship_api::{AGENT_ID, LISTEN_FD, USER_ID};
+use bay_ship_api::{AGENT_ID, USER_ID};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, kill_process, wait};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 pub(crate) use config::is_name;
+use listen::Listen;
 
 use crate::agent;
 use crate::log;
@@ -45,8 +48,8 @@ const NEST_GRACE: Duration = Duration::from_millis(500);
 pub(crate) type Stop = String;
 
 /// `ship init`.
-pub(crate) fn main() -> ExitCode {
-    let result = run();
+pub(crate) fn main(listen: &Listen) -> ExitCode {
+    let result = run(listen);
     match result {
         Ok(why) => {
             log(&format!("init: over: {why}"));
@@ -59,14 +62,13 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<String, Stop> {
+fn run(listen: &Listen) -> Result<String, Stop> {
     if rustix::process::getpid().as_raw_nonzero().get() != 1 {
         return Err(
             "`ship init` must be process 1 of its own PID namespace: Bay starts it, people do not".into()
         );
     }
-    sys::close_from(LISTEN_FD + 1);
-    let listener = listener()?;
+    let listener = listen.open()?;
     let _ = rustix::thread::set_name(c"ship-init");
     // Nobody inside reads this memory; it holds the token for a moment.
     stop("dumpable", rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
@@ -76,6 +78,9 @@ fn run() -> Result<String, Stop> {
     check_identity(&config)?;
     network::set_up(&config.network)?;
     run_dir(config.isolation)?;
+    if config.isolation == Isolation::TwoUid {
+        folders::give()?;
+    }
     keep_capabilities(match config.isolation {
         Isolation::TwoUid => CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::KILL,
         Isolation::NestedPid => CapabilitySet::empty(),
@@ -115,17 +120,6 @@ fn words(over: &Over, agent: Pid) -> String {
 /// Turns an error into a sentence that names the step.
 pub(crate) fn stop<T, E: std::fmt::Display>(step: &str, result: Result<T, E>) -> Result<T, Stop> {
     result.map_err(|error| format!("{step}: {error}"))
-}
-
-fn listener() -> Result<OwnedFd, Stop> {
-    let missing = |error| format!("descriptor {LISTEN_FD} must be a listening unix socket: {error}");
-    let fd = sys::adopt(LISTEN_FD).map_err(missing)?;
-    let listens = rustix::net::sockopt::socket_acceptconn(&fd).map_err(|error| missing(error.into()))?;
-    if !listens {
-        return Err(missing(std::io::Error::other("it does not listen")));
-    }
-    stop("listener", rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC))?;
-    Ok(fd)
 }
 
 /// Refuses to start without the separation that was asked for.

@@ -12,7 +12,6 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::net::UnixStream;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -22,6 +21,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 use super::control::{Mode, Text};
 use super::pty::Pty;
 use super::{Process, Terminal};
+use crate::agent::stream::Stream;
 use crate::shell::signal_name;
 use crate::spawner::protocol::End;
 use crate::sys;
@@ -49,8 +49,7 @@ const UNOPENED: Duration = Duration::from_millis(250);
 /// How long the other side may take to answer a close.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
-type Socket = WebSocketStream<UnixStream>;
-type Stream = TokioIo<UnixStream>;
+type Socket = WebSocketStream<Stream>;
 
 /// Why a conversation ended.
 enum Over {
@@ -69,7 +68,9 @@ enum Over {
 /// Runs a terminal on an upgraded connection until one of them is over; afterwards nothing of it is left.
 pub(crate) async fn run(upgraded: Upgraded, mut terminal: Terminal, mode: Mode) {
     // Ship's connections are of this type, always.
-    let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<Stream>() else { return terminal.end().await };
+    let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<Stream>>() else {
+        return terminal.end().await;
+    };
     let Ok(hang_up) = HangUp::of(io.inner()) else { return terminal.end().await };
     let mut config = WebSocketConfig::default();
     config.read_buffer_size = READ_BUFFER;
@@ -215,18 +216,25 @@ async fn close(mut sink: SplitSink<Socket, Message>, mut stream: SplitStream<Soc
 }
 
 /// Notices that the other side closed its socket, without reading from it.
-struct HangUp(AsyncFd<OwnedFd>);
+struct HangUp {
+    socket: AsyncFd<OwnedFd>,
+    interest: Interest,
+}
 
 impl HangUp {
-    fn of(stream: &UnixStream) -> io::Result<Self> {
-        // Priority data do not exist on such sockets, so that what remains to be reported is the hang-up.
-        let fd = stream.as_fd().try_clone_to_owned()?;
-        Ok(Self(sys::watch(fd, Interest::PRIORITY)?))
+    fn of(stream: &Stream) -> io::Result<Self> {
+        let interest = match stream {
+            // Priority data do not exist on such sockets, so that what remains to be reported is the hang-up.
+            Stream::Unix(_) => Interest::PRIORITY,
+            // TCP reports the other side's end only along with input: each piece of input wakes for nothing.
+            Stream::Tcp(_) => Interest::READABLE,
+        };
+        Ok(Self { socket: sys::watch(stream.as_fd().try_clone_to_owned()?, interest)?, interest })
     }
 
     async fn wait(&self) {
         // An error means that the runtime is ending.
-        while let Ok(mut guard) = self.0.ready(Interest::PRIORITY).await {
+        while let Ok(mut guard) = self.socket.ready(self.interest).await {
             if guard.ready().is_read_closed() {
                 return;
             }
