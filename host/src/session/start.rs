@@ -30,6 +30,8 @@ const CANCEL_GRACE: Duration = Duration::from_millis(400);
 const LOG_TAIL: usize = 2048;
 /// The version of the runtime's API that Bay speaks.
 const RUNTIME_API: &str = "v1";
+/// What Bay's own runtime calls itself.
+const RUNTIME_OF_BAY: &str = "ship";
 /// Longest name and version of a runtime together, in bytes.
 const MAX_NAMES: usize = 128;
 /// Open files of one process of user code.
@@ -155,6 +157,7 @@ async fn bring_up(
     // Side by side: each has its own kernel to start.
     let proofs = containers.into_iter().map(|(wanted, reference, client)| async move {
         let meta = prove(env, &reference, &client).await?;
+        check_capabilities(wanted, &meta)?;
         Ok::<_, ApiError>(LiveContainer {
             name: wanted.name.clone(),
             adapter: wanted.adapter.clone(),
@@ -238,6 +241,27 @@ pub(super) async fn prove(
         container = %reference.name, why, said = %String::from_utf8_lossy(&log), "runtime did not come up",
     );
     Err(ApiError::new(Code::RuntimeError, "the sandbox's runtime did not start; see Bay's log"))
+}
+
+/// What Ship serves by itself, and what that needs in the image.
+const SERVED_BY_SHIP: [(&str, &str); 3] =
+    [("python", "python3 on its path"), ("shell", "/bin/sh or bash"), ("terminal", "/bin/sh or bash")];
+
+/// What a profile declares must be there: found out now, not by the first call that needs it.
+fn check_capabilities(wanted: &Container, meta: &Meta) -> ApiResult<()> {
+    let lacks =
+        |name: &str| wanted.capabilities.iter().any(|c| c == name) && !meta.capabilities.contains_key(name);
+    match SERVED_BY_SHIP.iter().find(|(name, _)| meta.runtime.name == RUNTIME_OF_BAY && lacks(name)) {
+        None => Ok(()),
+        Some((name, needed)) => Err(DriverError::Image {
+            image: wanted.image.clone().unwrap_or_else(|| wanted.name.clone()),
+            reason: format!(
+                "it cannot serve `{name}`, which the profile declares: that needs {needed}; use another image, or \
+                 a profile without `{name}`"
+            ),
+        }
+        .into()),
+    }
 }
 
 /// Saves where a container is, so that a Bay that comes after this one finds it.
