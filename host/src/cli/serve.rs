@@ -18,8 +18,9 @@ use crate::auth::keys::ApiKey;
 use crate::auth::{Scope, SystemContext, Tenant};
 use crate::background;
 use crate::config::{Config, DriverKind, Flags, PluginLimits, environment};
+use crate::driver::docker::DockerDriver;
 use crate::driver::local::LocalDriver;
-use crate::driver::{Driver, LocalOptions};
+use crate::driver::{DockerOptions, Driver, LocalOptions};
 use crate::edge::{router, server};
 use crate::instance::Instance;
 use crate::plugins::Plugins;
@@ -126,7 +127,20 @@ async fn driver(config: &Config, instance: &Instance, ship: PathBuf) -> anyhow::
             let driver = tokio::task::spawn_blocking(move || LocalDriver::probe(&options)).await??;
             Ok(Arc::new(driver))
         }
-        DriverKind::Docker => anyhow::bail!("not yet"),
+        DriverKind::Docker => {
+            let options = DockerOptions {
+                config: config.docker.clone(),
+                data_dir: instance.data_dir().to_owned(),
+                ship,
+                instance_id: instance.id.clone(),
+            };
+            let driver = DockerDriver::new(&options)?;
+            // An absent daemon is no reason not to start: `/ready` says so until it is there.
+            if let Err(error) = driver.health().await {
+                tracing::warn!(%error, "the driver cannot serve yet");
+            }
+            Ok(Arc::new(driver))
+        }
     }
 }
 
