@@ -26,8 +26,6 @@ const CAPABILITIES: [&str; 4] = ["SETUID", "SETGID", "KILL", "CHOWN"];
 const SHM: i64 = 64 << 20;
 /// Least size of `/tmp`: zero would mean no bound.
 const MIN_TMP: u64 = 1 << 20;
-/// Open files of one process.
-const NOFILE: i64 = 65_536;
 /// The log of a container: what its runtime prints, at most this much in each of so many files.
 const LOG: [(&str, &str); 2] = [("max-size", "1m"), ("max-file", "2")];
 
@@ -102,11 +100,7 @@ fn host_config(plan: &Plan<'_>, port: String) -> HostConfig {
     }));
     let tmp = format!("rw,exec,nosuid,nodev,mode=1777,size={}", spec.docker.tmp.max(MIN_TMP));
     let tmpfs = [("/tmp", tmp), ("/run", "rw,noexec,nosuid,nodev,mode=755,size=16m".to_owned())];
-    let limit = |name: &str, value: i64| ResourcesUlimits {
-        name: Some(name.to_owned()),
-        soft: Some(value),
-        hard: Some(value),
-    };
+    let no_core = ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(0) };
     let published = is_published(spec.network, plan.connect).then(|| {
         let binding = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
         HashMap::from([(port, Some(vec![binding]))])
@@ -129,7 +123,8 @@ fn host_config(plan: &Plan<'_>, port: String) -> HostConfig {
         memory_swap: Some(int(spec.memory)),
         nano_cpus: Some(nano_cpus),
         pids_limit: Some(int(spec.pids)),
-        ulimits: Some(vec![limit("nofile", NOFILE), limit("core", 0)]),
+        // Open files are bounded by init: the daemon cannot raise its own bound everywhere.
+        ulimits: Some(vec![no_core]),
         shm_size: Some(SHM),
         ipc_mode: Some("private".to_owned()),
         network_mode: Some(plan.network.unwrap_or("none").to_owned()),
