@@ -18,13 +18,14 @@ use crate::auth::keys::ApiKey;
 use crate::auth::{Scope, SystemContext, Tenant};
 use crate::background;
 use crate::config::{Config, DriverKind, Flags, PluginLimits, environment};
+use crate::driver::docker::DockerDriver;
 use crate::driver::local::LocalDriver;
-use crate::driver::{Driver, LocalOptions};
+use crate::driver::{DockerOptions, Driver, LocalOptions};
 use crate::edge::{router, server};
 use crate::instance::Instance;
 use crate::plugins::Plugins;
 use crate::profile::ProfileSet;
-use crate::session::{SessionEnv, adopt};
+use crate::session::{SessionEnv, adopt, recover};
 use crate::store::Store;
 use crate::telemetry;
 
@@ -60,6 +61,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let ends = CancellationToken::new();
     let house = background::run(app.store.clone(), app.config.history.clone(), ends.clone());
     let house = tokio::spawn(house);
+    let recovery = tokio::spawn(recover(Arc::clone(&app.sessions), ends.clone()));
 
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
@@ -70,6 +72,8 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     .await;
     ends.cancel();
     house.await?;
+    // Not waited for: it may be asking a driver that does not answer, and the next Bay finds the same work.
+    recovery.abort();
     tracing::info!("stopped; sandboxes go on and are taken over at the next start");
     Ok(())
 }
@@ -123,7 +127,20 @@ async fn driver(config: &Config, instance: &Instance, ship: PathBuf) -> anyhow::
             let driver = tokio::task::spawn_blocking(move || LocalDriver::probe(&options)).await??;
             Ok(Arc::new(driver))
         }
-        DriverKind::Docker => anyhow::bail!("not yet"),
+        DriverKind::Docker => {
+            let options = DockerOptions {
+                config: config.docker.clone(),
+                data_dir: instance.data_dir().to_owned(),
+                ship,
+                instance_id: instance.id.clone(),
+            };
+            let driver = DockerDriver::new(&options)?;
+            // An absent daemon is no reason not to start: `/ready` says so until it is there.
+            if let Err(error) = driver.health().await {
+                tracing::warn!(%error, "the driver cannot serve yet");
+            }
+            Ok(Arc::new(driver))
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! A driver holds no policy. Arguments and results are plain and serialisable, so that a driver can live in
 //! another process one day. Labels and names nominate; the store proves (see `session`).
 
+pub mod docker;
 pub mod local;
 
 use std::collections::BTreeMap;
@@ -259,5 +260,18 @@ pub struct LocalOptions {
     /// The runtime binary on disk, executable.
     pub ship: PathBuf,
     /// Names this Bay, for cgroups and network interfaces.
+    pub instance_id: String,
+}
+
+/// What the Docker driver needs from Bay's configuration.
+#[derive(Debug, Clone)]
+pub struct DockerOptions {
+    /// Where the daemon is, and how runtimes are reached.
+    pub config: crate::config::DockerConfig,
+    /// Bay's data directory; the driver owns `run/docker/` beneath it.
+    pub data_dir: PathBuf,
+    /// The runtime binary on disk.
+    pub ship: PathBuf,
+    /// Names this Bay, for labels.
     pub instance_id: String,
 }

@@ -47,7 +47,7 @@ mod pasta;
 mod probe;
 mod python;
 mod start;
-mod state;
+pub(super) mod state;
 mod volumes;
 
 #[cfg(test)]
@@ -56,6 +56,11 @@ mod tests;
 pub use self::launcher::launch_main;
 pub use self::network::denied_prefixes;
 pub use self::python::ensure_python;
+
+/// Every address of this machine, v4 and v6. Blocks for a moment.
+pub fn own_addresses() -> io::Result<Vec<std::net::IpAddr>> {
+    netlink::Netlink::open()?.addresses()
+}
 
 /// Host uid and gid that are 0 inside, when Bay is root.
 const BASE_ID: u32 = 100_000;

@@ -63,7 +63,7 @@ pub(super) fn valid_name(name: &str) -> bool {
 }
 
 /// Makes `name` in `parent` with this mode if need be, and opens it; a symbolic link there is an error.
-pub(super) fn directory_at(parent: impl AsFd, name: &str, mode: Mode) -> io::Result<OwnedFd> {
+pub(in crate::driver) fn directory_at(parent: impl AsFd, name: &str, mode: Mode) -> io::Result<OwnedFd> {
     match rustix::fs::mkdirat(&parent, name, mode) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
@@ -72,7 +72,7 @@ pub(super) fn directory_at(parent: impl AsFd, name: &str, mode: Mode) -> io::Res
 }
 
 /// Opens a directory for reading; a symbolic link is an error.
-pub(super) fn open_directory(parent: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+pub(in crate::driver) fn open_directory(parent: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(
         parent,
         name,
