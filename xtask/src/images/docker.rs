@@ -56,8 +56,12 @@ impl Docker {
     }
 
     fn id(&self, image: &str) -> anyhow::Result<Option<String>> {
-        let id = run::output(self.command().args(["images", "--quiet", "--no-trunc", image]))?;
-        Ok(id.lines().next().map(str::to_owned))
+        let mut command = self.command();
+        command.args(["image", "inspect", "--format", "{{.Id}}", image]);
+        // It fails where there is no such image; what else may be wrong is met by what follows.
+        let found = command.stderr(Stdio::null()).output().context("cannot run docker")?;
+        let id = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+        Ok((found.status.success() && !id.is_empty()).then_some(id))
     }
 
     /// Gives an image one more name.
