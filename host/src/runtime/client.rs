@@ -16,7 +16,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::Instant;
 
 use super::connect::Connector;
-use crate::driver::{ContainerRef, Driver, DriverError};
+use crate::driver::{ContainerRef, ContainerStatus, Driver, DriverError};
 
 /// The largest answer of a runtime that Bay holds in memory: an 8 MiB file in base64 and its JSON, and the
 /// worst case of two full output streams escaped.
@@ -158,9 +158,10 @@ impl RuntimeClient {
         self.get_json("meta", patience).await
     }
 
-    /// Whether what runs the container answers: for a caller that could not reach it.
-    pub(super) async fn driver_health(&self) -> Result<(), DriverError> {
-        self.connector.driver.health().await
+    /// How the container is: for a caller that could not reach it.
+    pub(super) async fn container_state(&self) -> Result<ContainerStatus, DriverError> {
+        self.connector.driver.health().await?;
+        self.connector.driver.inspect(&self.connector.container).await
     }
 
     async fn get_json<T: serde::de::DeserializeOwned>(
