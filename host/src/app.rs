@@ -1,6 +1,7 @@
 //! Everything a request needs, built once at start-up; nothing global.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
@@ -54,22 +55,30 @@ pub struct KeyOwner {
 /// How ready this Bay is, part by part.
 pub struct Readiness {
     store: Result<(), String>,
-    driver: Value,
+    driver: Result<(), String>,
+    about: Value,
 }
+
+/// How long `/ready` waits for the driver to say whether it can serve.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Readiness {
     /// Whether requests can be served.
     pub fn is_ready(&self) -> bool {
-        self.store.is_ok()
+        self.store.is_ok() && self.driver.is_ok()
     }
 
     /// For scope `ops`.
     pub fn parts(&self) -> Value {
-        let store = match &self.store {
+        let part = |state: &Result<(), String>| match state {
             Ok(()) => json!({ "ok": true }),
             Err(why) => json!({ "ok": false, "reason": why }),
         };
-        json!({ "store": store, "driver": self.driver })
+        let (mut driver, mut about) = (part(&self.driver), self.about.clone());
+        if let (Some(driver), Some(about)) = (driver.as_object_mut(), about.as_object_mut()) {
+            driver.append(about);
+        }
+        json!({ "store": part(&self.store), "driver": driver })
     }
 }
 
@@ -108,10 +117,23 @@ impl App {
         let features = self.driver.features();
         Readiness {
             store: store.map(drop).map_err(|e| e.to_string()),
-            driver: json!({
-                "ok": true, "name": self.driver.name(), "isolation": features.isolation,
-                "networks": features.networks, "limits": features.limits, "notes": features.notes,
+            driver: self.driver_state().await,
+            about: json!({
+                "name": self.driver.name(), "isolation": features.isolation, "networks": features.networks,
+                "limits": features.limits, "notes": features.notes, "unsettled": self.sessions.unsettled(),
             }),
+        }
+    }
+
+    async fn driver_state(&self) -> Result<(), String> {
+        match tokio::time::timeout(HEALTH_TIMEOUT, self.driver.health()).await {
+            Err(_) => Err(format!("it did not answer within {} s", HEALTH_TIMEOUT.as_secs())),
+            Ok(Err(error)) => Err(error.to_string()),
+            // Until then calls on the sandboxes of an earlier Bay are refused.
+            Ok(Ok(())) if !self.sessions.recovered() => {
+                Err("what an earlier Bay left has not been gone through yet".to_owned())
+            }
+            Ok(Ok(())) => Ok(()),
         }
     }
 }

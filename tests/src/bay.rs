@@ -10,8 +10,11 @@ use tempfile::TempDir;
 
 use crate::api::Client;
 use crate::config::Options;
+use crate::containers::Containers;
 use crate::http::Request;
-use crate::{http, leaks, procs, until};
+use crate::leaks::Held;
+use crate::subnet::Subnet;
+use crate::{http, leaks, plugin_cache, procs, until};
 
 /// From start to the first healthy answer. Generous: the first start of all compiles the plugins.
 const START: Duration = Duration::from_secs(60);
@@ -31,6 +34,7 @@ pub struct Bay {
     options: Options,
     /// Locked as long as this test lives.
     _alive: Option<File>,
+    _subnet: Option<Subnet>,
 }
 
 /// A Bay that would not start.
@@ -64,6 +68,7 @@ impl Bay {
             home: None,
             options: Options::default(),
             _alive: None,
+            _subnet: None,
         }
     }
 
@@ -88,7 +93,10 @@ impl Bay {
             std::fs::create_dir_all(file.parent().expect("a parent")).expect("make a directory");
             std::fs::write(file, content).expect("write a file");
         }
-        std::fs::write(home.path().join("bay.toml"), options.bay_toml(home.path())).expect("write bay.toml");
+        let subnet = options.engine().map(|_| Subnet::claim());
+        let config = options.bay_toml(home.path(), subnet.as_ref().map(|s| s.pool.as_str()));
+        std::fs::write(home.path().join("bay.toml"), config).expect("write bay.toml");
+        plugin_cache::lend(&home.path().join("data"));
         let mut bay = Self {
             child: None,
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -97,6 +105,7 @@ impl Bay {
             home: Some(home),
             options,
             _alive: Some(alive),
+            _subnet: subnet,
         };
         bay.tenant_keys = bay.options.tenants.iter().map(|t| (t.clone(), bay.create_key(t))).collect();
         if !bay.tenant_keys.is_empty() {
@@ -104,6 +113,7 @@ impl Bay {
             bay.key = Some(bay.create_key("default"));
         }
         bay.launch(None)?;
+        plugin_cache::keep(&bay.data_dir());
         let written = std::fs::read_to_string(bay.home().join("key")).ok();
         bay.key = bay.key.take().or_else(|| written.map(|k| k.trim().to_owned()).filter(|k| !k.is_empty()));
         Ok(bay)
@@ -158,16 +168,31 @@ impl Bay {
             .unwrap_or_default()
     }
 
+    /// What it has on its Docker engine; none on another driver.
+    pub fn containers(&self) -> Option<Containers> {
+        let engine = self.options.engine()?;
+        Some(Containers::of(engine, &self.data_dir()).expect("a Bay that has started has made its secret"))
+    }
+
     /// The processes of its sandboxes.
     pub fn processes(&self) -> Vec<procs::Process> {
-        procs::of_dir(self.home(), self.child.as_ref().and_then(|c| i32::try_from(c.id()).ok()))
+        if let Some(containers) = self.containers() {
+            return containers.processes();
+        }
+        procs::of_dir(self.home(), self.child_pid())
     }
 
     /// The processes of the sandbox with this locker.
     pub fn processes_of(&self, locker: &str) -> Vec<procs::Process> {
         assert!(locker.starts_with("lkr_"), "{locker}");
-        let bay = self.child.as_ref().and_then(|c| i32::try_from(c.id()).ok());
-        procs::of_dir(&leaks::locker_dir(&self.data_dir(), locker), bay)
+        if let Some(containers) = self.containers() {
+            return containers.processes_of(locker);
+        }
+        procs::of_dir(&leaks::locker_dir(&self.data_dir(), locker), self.child_pid())
+    }
+
+    fn child_pid(&self) -> Option<i32> {
+        self.child.as_ref().and_then(|c| i32::try_from(c.id()).ok())
     }
 
     /// Kills it with SIGKILL; its sandboxes run on.
@@ -301,10 +326,15 @@ impl Bay {
 impl Drop for Bay {
     fn drop(&mut self) {
         let Some(home) = &self.home else { return };
-        let cgroups = leaks::cgroups_of(&self.processes());
-        let deleted = if self.child.is_some() { self.delete_all() } else { Ok(()) };
         let data = home.path().join("data");
-        let mut left = leaks::look(home.path(), &data, self.child.as_ref(), &cgroups);
+        // Without a secret it never came so far as to make anything; without its engine nothing can be looked at.
+        let engine = self.options.engine().filter(|e| e.answers() || !std::thread::panicking());
+        let containers = engine.and_then(|engine| Containers::of(engine, &data));
+        let processes =
+            if containers.is_some() { Vec::new() } else { procs::of_dir(home.path(), self.child_pid()) };
+        let held = Held::by(&processes, containers.clone());
+        let deleted = if self.child.is_some() { self.delete_all() } else { Ok(()) };
+        let mut left = leaks::look(home.path(), &data, self.child_pid(), &held);
         if let Some(mut child) = self.child.take() {
             let pid = rustix::process::Pid::from_child(&child);
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
@@ -316,6 +346,9 @@ impl Drop for Bay {
         }
         for process in procs::of_dir(home.path(), None) {
             process.kill();
+        }
+        if let Some(containers) = containers.filter(|_| !left.is_empty()) {
+            containers.remove_all();
         }
         if std::thread::panicking() {
             eprintln!("--- Bay's log, its end ---\n{}\n--- end of Bay's log ---", self.log_tail());

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::driver::{self, Driver, driver};
+use crate::engine::Engine;
+
 /// How to start a Bay. The default is what most tests want: profiles without a network, one key.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -62,13 +65,30 @@ impl Options {
         self
     }
 
-    /// `bay.toml`, with everything the harness decides.
-    pub(crate) fn bay_toml(&self, home: &Path) -> String {
+    /// The Docker engine that this Bay runs sandboxes on, if it does.
+    pub(crate) fn engine(&self) -> Option<Engine> {
+        let kind = self.config["driver"]["kind"].as_str();
+        let on_docker = kind.map_or(driver() == Driver::Docker, |kind| kind == "docker");
+        on_docker.then(|| match self.config["docker"]["host"].as_str() {
+            Some(host) => Engine::at(host),
+            None => Engine::of_tests(),
+        })
+    }
+
+    /// `bay.toml`, with everything the harness decides; `pool` is where the addresses of containers come from.
+    pub(crate) fn bay_toml(&self, home: &Path, pool: Option<&str>) -> String {
         let mut whole = json!({
             "data_dir": home.join("data"),
             "profiles_dir": home.join("profiles"),
             "server": { "listen": "127.0.0.1:0" },
         });
+        if driver() == Driver::Docker {
+            let docker = json!({ "host": Engine::host(), "connect": driver::connect() });
+            merge(&mut whole, json!({ "driver": { "kind": "docker" }, "docker": docker }));
+        }
+        if let Some(pool) = pool {
+            merge(&mut whole, json!({ "docker": { "subnet_pool": pool, "subnet_length": 28 } }));
+        }
         merge(&mut whole, self.config.clone());
         // A plugin's path is written as the file the harness puts down.
         if let Some(plugins) = whole.get_mut("plugins").and_then(Value::as_object_mut) {
@@ -153,15 +173,19 @@ impl Profile {
     pub(crate) fn toml(&self) -> String {
         let mut container = json!({
             "name": "ship",
-            "image": "bay/ship:latest",
+            "image": driver::image(),
             "adapter": self.adapter,
             "port": 8123,
             "capabilities": self.capabilities,
             "primary_for": ["filesystem"],
             "resources": { "cpus": 1.0, "memory": "1g", "pids": 128 },
             "network": self.network,
-            "local": { "rootfs": "host", "python": python_env() },
         });
+        let own = match driver() {
+            Driver::Local => json!({ "local": { "rootfs": "host", "python": python_env() } }),
+            Driver::Docker => json!({ "docker": { "image_pull_policy": "never" } }),
+        };
+        merge(&mut container, own);
         merge(&mut container, self.container.clone());
         let mut whole = json!({
             "id": self.id,

@@ -5,6 +5,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -79,7 +81,29 @@ pub fn send(addr: SocketAddr, request: &Request, limit: Duration) -> std::io::Re
     let began = Instant::now();
     let deadline = began + limit;
     let mut stream = open(addr, request, deadline)?;
-    let raw = read_all(&mut stream, deadline)?;
+    answer(&mut stream, request, began, deadline)
+}
+
+/// The same over a unix socket.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_unix(socket: &Path, request: &Request, limit: Duration) -> std::io::Result<Response> {
+    let began = Instant::now();
+    let deadline = began + limit;
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_write_timeout(Some(left(deadline)?))?;
+    write(&mut stream, request)?;
+    answer(&mut stream, request, began, deadline)
+}
+
+fn answer(
+    stream: &mut impl Wire,
+    request: &Request,
+    began: Instant,
+    deadline: Instant,
+) -> std::io::Result<Response> {
+    let raw = read_all(stream, deadline)?;
     let asked = format!("{} {}", request.method, request.target);
     parse(&raw, request.method == "HEAD", began.elapsed(), asked)
 }
@@ -92,6 +116,11 @@ pub fn open(addr: SocketAddr, request: &Request, deadline: Instant) -> std::io::
     let mut stream = TcpStream::connect_timeout(&addr, left(deadline)?)?;
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(left(deadline)?))?;
+    write(&mut stream, request)?;
+    Ok(stream)
+}
+
+fn write(stream: &mut impl Write, request: &Request) -> std::io::Result<()> {
     let mut head = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
     for (name, value) in &request.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -104,7 +133,7 @@ pub fn open(addr: SocketAddr, request: &Request, deadline: Instant) -> std::io::
     // A server may refuse a body before it has read it all and close: its answer is what counts then.
     match stream.write_all(request.body.as_deref().unwrap_or_default()) {
         Err(e) if !matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => Err(e),
-        _ => Ok(stream),
+        _ => Ok(()),
     }
 }
 
@@ -126,11 +155,28 @@ fn left(deadline: Instant) -> std::io::Result<Duration> {
     if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-fn read_all(stream: &mut TcpStream, deadline: Instant) -> std::io::Result<Vec<u8>> {
+/// A connection whose reads can be given a limit.
+trait Wire: Read {
+    fn patience(&self, limit: Duration) -> std::io::Result<()>;
+}
+
+impl Wire for TcpStream {
+    fn patience(&self, limit: Duration) -> std::io::Result<()> {
+        self.set_read_timeout(Some(limit))
+    }
+}
+
+impl Wire for UnixStream {
+    fn patience(&self, limit: Duration) -> std::io::Result<()> {
+        self.set_read_timeout(Some(limit))
+    }
+}
+
+fn read_all(stream: &mut impl Wire, deadline: Instant) -> std::io::Result<Vec<u8>> {
     let mut raw = Vec::new();
     let mut chunk = [0; 64 << 10];
     loop {
-        stream.set_read_timeout(Some(left(deadline)?))?;
+        stream.patience(left(deadline)?)?;
         match stream.read(&mut chunk) {
             Ok(0) => return Ok(raw),
             Ok(n) => raw.extend_from_slice(&chunk[..n]),

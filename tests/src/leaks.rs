@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::time::Duration;
 
+use crate::containers::Containers;
+use crate::engine::Engine;
 use crate::procs::{self, Process};
 use crate::soon;
 
@@ -43,8 +44,37 @@ pub(crate) fn sweep() {
         let Ok(alive) = File::open(home.join(ALIVE)) else { continue };
         if alive.try_lock().is_ok() {
             procs::of_dir(&home, None).iter().for_each(Process::kill);
+            if let Some(containers) = engine_in(&home).and_then(|e| Containers::of(e, &home.join("data"))) {
+                containers.remove_all();
+            }
             let _ = std::fs::remove_dir_all(&home);
         }
+    }
+}
+
+/// The engine that a test's Bay was configured with.
+fn engine_in(home: &Path) -> Option<Engine> {
+    let text = std::fs::read_to_string(home.join("bay.toml")).ok()?;
+    let config: toml::Value = toml::from_str(&text).ok()?;
+    let host = config.get("docker")?.get("host")?.as_str()?;
+    (config.get("driver")?.get("kind")?.as_str()? == "docker").then(|| Engine::at(host))
+}
+
+/// What a Bay with sandboxes has, so that it can be seen to have gone.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    cgroups: BTreeSet<PathBuf>,
+    containers: Option<Containers>,
+    volumes: Vec<String>,
+}
+
+impl Held {
+    /// Looks at it before anything is deleted.
+    pub(crate) fn by(processes: &[Process], containers: Option<Containers>) -> Self {
+        let volumes = containers.as_ref().map(Containers::volumes).unwrap_or_default();
+        // On an engine cgroups are the engine's own affair.
+        let cgroups = if containers.is_some() { BTreeSet::new() } else { cgroups_of(processes) };
+        Self { cgroups, containers, volumes }
     }
 }
 
@@ -54,7 +84,7 @@ pub fn locker_dir(data: &Path, locker: &str) -> PathBuf {
 }
 
 /// The cgroups these processes are in and this test is not: those Bay made.
-pub fn cgroups_of(processes: &[Process]) -> BTreeSet<PathBuf> {
+fn cgroups_of(processes: &[Process]) -> BTreeSet<PathBuf> {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own: BTreeSet<&str> = own.lines().collect();
     let mut dirs = BTreeSet::new();
@@ -82,8 +112,7 @@ fn cgroup_dirs(controllers: &str, path: &str) -> Vec<PathBuf> {
 }
 
 /// What is left of deleted sandboxes, in words; empty when all is well.
-pub fn look(home: &Path, data: &Path, bay: Option<&Child>, cgroups: &BTreeSet<PathBuf>) -> Vec<String> {
-    let bay = bay.and_then(|c| i32::try_from(c.id()).ok());
+pub(crate) fn look(home: &Path, data: &Path, bay: Option<i32>, held: &Held) -> Vec<String> {
     let mut left = Vec::new();
     soon(GRACE, || {
         left.clear();
@@ -94,7 +123,11 @@ pub fn look(home: &Path, data: &Path, bay: Option<&Child>, cgroups: &BTreeSet<Pa
         left.extend(
             entries(&data.join("run")).filter(|e| is_socket(e)).map(|e| format!("socket {}", e.display())),
         );
-        left.extend(cgroups.iter().filter(|c| c.is_dir()).map(|c| format!("cgroup {}", c.display())));
+        left.extend(entries(&data.join("run/docker")).map(|e| format!("socket's place {}", e.display())));
+        if let Some(containers) = &held.containers {
+            left.extend(containers.left(&held.volumes));
+        }
+        left.extend(held.cgroups.iter().filter(|c| c.is_dir()).map(|c| format!("cgroup {}", c.display())));
         left.is_empty()
     });
     left

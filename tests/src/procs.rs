@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use crate::engine::Engine;
+
 /// A process.
 #[derive(Debug, Clone)]
 pub struct Process {
@@ -20,7 +22,13 @@ pub struct Process {
     pub state: char,
     /// Arguments, separated by blanks.
     pub cmdline: String,
+    /// The container it runs in and that container's engine, on Docker.
+    pub container: Option<(Engine, String)>,
 }
+
+/// Ends every process of a container that has this name, from within: what is a pid to the engine need not be one here.
+const KILL_BY_NAME: &str =
+    r#"for p in /proc/[0-9]*; do [ "$(cat $p/comm 2>/dev/null)" = "$0" ] && kill -9 ${p#/proc/}; done; true"#;
 
 impl Process {
     fn read(pid: i32) -> Option<Self> {
@@ -37,6 +45,7 @@ impl Process {
             uid: field("Uid")?.split_whitespace().next()?.parse().ok()?,
             state: field("State")?.chars().next()?,
             cmdline: String::from_utf8_lossy(&cmdline).replace('\0', " ").trim_end().to_owned(),
+            container: None,
         })
     }
 
@@ -45,8 +54,16 @@ impl Process {
         self.ns_pids.len() == 2 && self.ns_pids[1] == 1
     }
 
-    /// Ends it at once.
+    /// Ends it at once; in a container, every process of its name.
     pub fn kill(&self) {
+        if let Some((engine, container)) = &self.container {
+            if self.is_init() {
+                engine.kill(container);
+            } else {
+                engine.exec(container, &["sh", "-c", KILL_BY_NAME, &self.name]);
+            }
+            return;
+        }
         if let Some(pid) = rustix::process::Pid::from_raw(self.pid) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }

@@ -9,7 +9,8 @@ use lexopt::prelude::*;
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask CHORE
 
-  quickstart [--once] [-- ARGS]  set up, build, start Bay, show what it does; leaves it running
+  quickstart [--once] [--driver docker] [-- ARGS]
+                                 set up, build, start Bay, show what it does; leaves it running
                                  (--once: stop it again); ARGS go to `bay quickstart`
   setup                          install what is missing on this machine
   test [--suite all|root|user] [-- FILTER]
@@ -125,6 +126,7 @@ fn quickstart(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
     while let Some(word) = words.next()? {
         match word {
             Long("once") => options.pass_on.push("--once".to_owned()),
+            Long("driver") => options.pass_on.extend(["--driver".to_owned(), words.value()?.string()?]),
             Value(value) => options.pass_on.push(value.string()?),
             other @ (Short(_) | Long(_)) => return Err(other.unexpected().into()),
         }

@@ -23,6 +23,41 @@ pub(super) struct QuickstartArgs {
     /// Where Bay keeps its data; the usual place when not given.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// What runs sandboxes: this machine by itself, or a Docker engine.
+    #[arg(long, value_enum, default_value_t = Driver::Local)]
+    driver: Driver,
+}
+
+/// What runs sandboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Driver {
+    /// This machine by itself.
+    Local,
+    /// A Docker engine, found as the `docker` command finds it.
+    Docker,
+}
+
+impl Driver {
+    /// Its name in Bay's configuration.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Docker => "docker",
+        }
+    }
+
+    /// Where its Bay keeps its data: one directory belongs to one driver, or the sandboxes of one would look lost to
+    /// the other.
+    fn data_dir(self, usual: PathBuf, chosen: bool) -> PathBuf {
+        match (self, usual.file_name()) {
+            (Self::Docker, Some(name)) if !chosen => {
+                let mut name = name.to_owned();
+                name.push("-docker");
+                usual.with_file_name(name)
+            }
+            (Self::Docker | Self::Local, _) => usual,
+        }
+    }
 }
 
 /// Why the demonstration did not come to its end.
@@ -40,6 +75,14 @@ enum QuickstartError {
     /// Sandboxes would have no Python.
     #[error("{0}")]
     Python(String),
+    /// The Docker engine or the image is not there.
+    #[error("{reason}\n\n{remedy}")]
+    Docker {
+        /// What is missing.
+        reason: String,
+        /// What to type.
+        remedy: &'static str,
+    },
     /// Bay ended instead of listening, or said nothing in time.
     #[error("Bay did not start: {reason}\n\nThe end of its log ({log}):\n{tail}")]
     Start {
@@ -80,16 +123,23 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> QuickstartError
 /// Starts Bay (or uses the one that an earlier quickstart left running on this data directory), demonstrates it,
 /// and leaves it running, or stops it where `--once` says so.
 pub(super) async fn run(args: QuickstartArgs) -> anyhow::Result<()> {
+    let own = args.data_dir.is_some();
     let flags = Flags { data_dir: args.data_dir, listen: None };
     let data_dir = Config::load(None, crate::config::environment(), &flags)?.data_dir;
+    let data_dir = args.driver.data_dir(data_dir, own);
     // Paths are printed for the person to paste elsewhere.
     let data_dir = std::path::absolute(&data_dir).map_err(io("cannot tell where the data directory is"))?;
-    demonstrate(data_dir, args.once, &mut std::io::stdout()).await?;
+    demonstrate(data_dir, args.driver, args.once, &mut std::io::stdout()).await?;
     Ok(())
 }
 
-async fn demonstrate(data_dir: PathBuf, once: bool, screen: &mut impl Write) -> Result<(), QuickstartError> {
-    let bay = server::Server::find_or_start(data_dir, screen).await?;
+async fn demonstrate(
+    data_dir: PathBuf,
+    driver: Driver,
+    once: bool,
+    screen: &mut impl Write,
+) -> Result<(), QuickstartError> {
+    let bay = server::Server::find_or_start(data_dir, driver, screen).await?;
     let shown = demo::demonstrate(&bay.client(), once, screen).await;
     let sandbox = match shown {
         Ok(sandbox) => sandbox,

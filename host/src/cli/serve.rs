@@ -25,7 +25,7 @@ use crate::edge::{router, server};
 use crate::instance::Instance;
 use crate::plugins::Plugins;
 use crate::profile::{KnownPlugins, ProfileSet};
-use crate::session::{SessionEnv, adopt};
+use crate::session::{SessionEnv, adopt, recover};
 use crate::store::Store;
 use crate::telemetry;
 
@@ -61,6 +61,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let ends = CancellationToken::new();
     let house = background::run(app.store.clone(), app.config.history.clone(), ends.clone());
     let house = tokio::spawn(house);
+    let recovery = tokio::spawn(recover(Arc::clone(&app.sessions), ends.clone()));
 
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
@@ -71,6 +72,8 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     .await;
     ends.cancel();
     house.await?;
+    // Not waited for: it may be asking a driver that does not answer, and the next Bay finds the same work.
+    recovery.abort();
     tracing::info!("stopped; sandboxes go on and are taken over at the next start");
     Ok(())
 }

@@ -118,7 +118,11 @@ pub(crate) async fn adapt(
     // The performer gives up first, so that the adapter can say in its own words that the runtime did not answer.
     match admitted.adapter.plugin.run(call, &performer, deadline + LAST_WORDS).await {
         Ok(Outcome::Reply(value)) => Ok(value),
-        Ok(Outcome::Fail(fault)) => Err(faulty(fault)),
+        Ok(Outcome::Fail(fault)) => match performer.unreached().await {
+            // Nothing ran, and the runtime is not to blame: a container may have gone with its engine.
+            Some(away) => Err(away.into()),
+            None => Err(faulty(fault)),
+        },
         Err(error) => Err(error.into()),
     }
 }

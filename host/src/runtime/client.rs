@@ -158,6 +158,11 @@ impl RuntimeClient {
         self.get_json("meta", patience).await
     }
 
+    /// Whether what runs the container answers: for a caller that could not reach it.
+    pub(super) async fn driver_health(&self) -> Result<(), DriverError> {
+        self.connector.driver.health().await
+    }
+
     async fn get_json<T: serde::de::DeserializeOwned>(
         &self,
         path: &str,

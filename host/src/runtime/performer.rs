@@ -10,11 +10,12 @@ use bay_plugin_host::{ForwardEnd, Performer, PlannedRequest, PlannedResponse, Ta
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Frame};
+use hyper::body::{Body, Frame, Incoming};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::client::{RequestBody, RuntimeClient, RuntimeRequest, collect, empty, full};
+use crate::driver::DriverError;
 use crate::runtime::RuntimeError;
 
 /// Response heads are rebuilt from this list; anything else a runtime says stays inside.
@@ -74,6 +75,9 @@ pub struct RuntimePerformer {
     errand: Errand,
     /// Requests planned so far.
     planned: AtomicU32,
+    /// Requests sent on their way, and those of them that are known to have come nowhere.
+    sent: AtomicU32,
+    nowhere: AtomicU32,
     deadline: Instant,
     retries: u32,
     caller: Mutex<Option<(CallerRequest, oneshot::Sender<Forwarded>)>>,
@@ -93,10 +97,31 @@ impl RuntimePerformer {
             client,
             errand,
             planned: AtomicU32::new(0),
+            sent: AtomicU32::new(0),
+            nowhere: AtomicU32::new(0),
             deadline,
             retries,
             caller: Mutex::new(Some((caller, forward))),
         }
+    }
+
+    /// Why nothing of an operation that planned requests came to the runtime, where that is the driver's fault.
+    pub async fn unreached(&self) -> Option<DriverError> {
+        let sent = self.sent.load(Ordering::Relaxed);
+        if sent == 0 || sent != self.nowhere.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.client.driver_health().await.err()
+    }
+
+    async fn send(&self, request: RuntimeRequest) -> Result<http::Response<Incoming>, RuntimeError> {
+        // Counted first: one that is given up half-way may have arrived.
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        let sent = self.client.send(request).await;
+        if matches!(sent, Err(RuntimeError::Unreached(_))) {
+            self.nowhere.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
     }
 
     /// What the runtime knows one planned request by: a runtime runs an id once, however often it is sent, so that a
@@ -157,7 +182,7 @@ impl Performer for RuntimePerformer {
             let mut attempts = 0;
             let response = loop {
                 let request = self.build(plan.clone(), id.as_ref(), None).map_err(RuntimeError::Http)?;
-                match self.client.send(request).await {
+                match self.send(request).await {
                     // Only what never reached the runtime is tried again: nothing can have run.
                     Err(RuntimeError::Unreached(_)) if attempts < self.retries => attempts += 1,
                     other => break other?,
@@ -189,7 +214,7 @@ impl Performer for RuntimePerformer {
                 request.headers.push((name, value.clone()));
             }
         }
-        let response = tokio::time::timeout_at(bound, self.client.send(request))
+        let response = tokio::time::timeout_at(bound, self.send(request))
             .await
             .map_err(|_| "timeout".to_owned())?
             .map_err(|e| e.to_string())?;

@@ -7,11 +7,14 @@ use bay_ship_api::handshake::Credentials;
 use futures::future::{BoxFuture, select_all};
 
 use super::live::{Live, LiveContainer};
-use crate::driver::{ContainerRef, ContainerStatus, Driver};
+use crate::driver::{ContainerRef, ContainerStatus, Driver, DriverError};
 use crate::error::{ApiError, ApiResult};
 use crate::profile::ProfileSet;
 use crate::store::{Conflict, Failure, SandboxRow, SessionKey, Store, StoreError, Transition};
 use crate::time::now_ms;
+
+/// Pause before a driver that did not answer is asked again how a container is.
+const WAIT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Shared by all session tasks.
 pub struct SessionEnv {
@@ -60,10 +63,19 @@ impl SessionEnv {
     }
 
     async fn death(&self, container: &LiveContainer) -> String {
-        match self.driver.wait(&container.reference).await {
-            Ok(ContainerStatus::Exited { reason }) => format!("{}: {reason}", container.name),
-            Ok(ContainerStatus::Missing | ContainerStatus::Running) => format!("{}: gone", container.name),
-            Err(error) => format!("{}: {error}", container.name),
+        loop {
+            return match self.driver.wait(&container.reference).await {
+                Ok(ContainerStatus::Exited { reason }) => format!("{}: {reason}", container.name),
+                Ok(ContainerStatus::Missing | ContainerStatus::Running) => {
+                    format!("{}: gone", container.name)
+                }
+                // A driver that does not answer says nothing of the container.
+                Err(error) if is_away(&error) => {
+                    tokio::time::sleep(WAIT_AGAIN).await;
+                    continue;
+                }
+                Err(error) => format!("{}: {error}", container.name),
+            };
         }
     }
 
@@ -80,35 +92,30 @@ impl SessionEnv {
     /// Stops and removes the containers, then says so in the store.
     pub(super) async fn stop(&self, sandbox: &SandboxRow, live: &Live) -> ApiResult<()> {
         self.transition(sandbox, &live.key, Transition::Stopping { reason: "stopped".to_owned() }).await?;
-        self.remove(&live.references()).await?;
+        self.remove(&live.references(), self.stop_grace).await?;
         self.transition(sandbox, &live.key, Transition::Ended).await
     }
 
-    /// The containers of a lost session are removed; what cannot be is left to the next start-up.
-    pub(super) async fn record_lost(&self, sandbox: &SandboxRow, live: &Live, error: &ApiError) {
-        let recorded = async {
-            self.transition(sandbox, &live.key, Transition::Lost(failure(error))).await?;
-            self.remove(&live.references()).await?;
-            self.store.session_cleaned(&sandbox.tenant, &live.key, now_ms()).await.map_err(ApiError::from)
-        };
-        if let Err(error) = recorded.await {
-            tracing::error!(sandbox = %sandbox.id, error = %error.message, "could not clear a lost session away");
-        }
+    /// Removes the containers of a lost session.
+    pub(super) async fn record_lost(
+        &self,
+        sandbox: &SandboxRow,
+        live: &Live,
+        error: &ApiError,
+    ) -> ApiResult<()> {
+        self.transition(sandbox, &live.key, Transition::Lost(failure(error))).await?;
+        self.remove(&live.references(), self.stop_grace).await?;
+        Ok(self.store.session_cleaned(&sandbox.tenant, &live.key, now_ms()).await?)
     }
 
-    /// Stops and removes containers; all are tried, the first error is told.
-    pub(super) async fn remove(&self, containers: &[ContainerRef]) -> ApiResult<()> {
-        let mut result = Ok(());
-        for container in containers {
-            let removed = async {
-                self.driver.stop(container, self.stop_grace).await?;
-                self.driver.destroy(container).await
-            };
-            if let Err(error) = removed.await {
-                result = result.and(Err(error.into()));
-            }
-        }
-        result
+    /// Stops and removes containers, side by side; the first error is told.
+    pub(super) async fn remove(&self, containers: &[ContainerRef], grace: Duration) -> ApiResult<()> {
+        let removals = containers.iter().map(|container| async move {
+            self.driver.stop(container, grace).await?;
+            self.driver.destroy(container).await
+        });
+        let results = futures::future::join_all(removals).await;
+        results.into_iter().collect::<Result<(), DriverError>>().map_err(ApiError::from)
     }
 
     /// Moves a session on. One that has moved on already (a deletion marks it `stopping`) is no error.
@@ -123,6 +130,11 @@ impl SessionEnv {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Whether it is the driver that could not be asked, which says nothing of what was asked about.
+pub(super) fn is_away(error: &DriverError) -> bool {
+    matches!(error, DriverError::Unavailable { .. } | DriverError::Timeout { .. })
 }
 
 /// An error as the store remembers it.

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::adopt::stop_unsettled;
 use super::env::SessionEnv;
 use super::live::{Activity, Lease, Live, View};
 use super::state::Phase;
 use super::task::{self, Command};
+use super::unfinished::{Unfinished, not_settled};
 use crate::error::{ApiError, Code};
 use crate::store::{SandboxRow, SessionRow, Transition};
 
@@ -34,16 +36,37 @@ struct Handle {
     activity: Arc<Activity>,
 }
 
-/// Every session that has a task.
+/// Every session that has a task, and what is left of those that have none.
 pub struct Sessions {
     env: Arc<SessionEnv>,
     tasks: Mutex<HashMap<String, Handle>>,
+    unfinished: Arc<Unfinished>,
 }
 
 impl Sessions {
     /// None yet.
     pub fn new(env: Arc<SessionEnv>) -> Arc<Self> {
-        Arc::new(Self { env, tasks: Mutex::new(HashMap::new()) })
+        let unfinished = Arc::new(Unfinished::new());
+        Arc::new(Self { env, tasks: Mutex::new(HashMap::new()), unfinished })
+    }
+
+    /// Whether what an earlier Bay left has been gone through: until then its sandboxes answer 503.
+    pub fn recovered(&self) -> bool {
+        self.unfinished.has_passed()
+    }
+
+    /// How many sandboxes are not known to run or to be gone.
+    pub fn unsettled(&self) -> usize {
+        self.unfinished.all_unsettled().len()
+    }
+
+    pub(super) fn unfinished(&self) -> &Arc<Unfinished> {
+        &self.unfinished
+    }
+
+    /// Whether a task looks after this sandbox's session.
+    pub(super) fn has_task(&self, sandbox_id: &str) -> bool {
+        self.tasks().contains_key(sandbox_id)
     }
 
     /// What sessions work with.
@@ -108,6 +131,10 @@ impl Sessions {
         sandbox: &SandboxRow,
         reply: Option<oneshot::Sender<Result<Arc<Live>, ApiError>>>,
     ) -> Result<Arc<Activity>, SessionError> {
+        if self.unfinished.is_unsettled(&sandbox.id) {
+            // A session of it may run: whether it does must be known before another starts.
+            return Err(SessionError::Failed(not_settled()));
+        }
         let mut tasks = self.tasks();
         let handle = self.handle(&mut tasks, sandbox, View::idle());
         handle.commands.try_send(Command::Start(reply)).map_err(|_| SessionError::Overloaded)?;
@@ -116,6 +143,10 @@ impl Sessions {
 
     /// Ends the session and waits until its containers are gone. Idempotent.
     pub async fn stop(self: &Arc<Self>, sandbox: &SandboxRow) -> Result<(), ApiError> {
+        if self.unfinished.is_unsettled(&sandbox.id) {
+            let stopped = tokio::time::timeout(task::STOP_TIMEOUT, stop_unsettled(self, sandbox)).await;
+            stopped.unwrap_or_else(|_| Err(not_in_time()))?;
+        }
         let done = {
             let tasks = self.tasks();
             let Some(handle) = tasks.get(&sandbox.id) else { return Ok(()) };
@@ -129,8 +160,7 @@ impl Sessions {
         match tokio::time::timeout(task::STOP_TIMEOUT, done).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Ok(()),
-            Err(_) => Err(ApiError::new(Code::Unavailable, "the sandbox did not stop in time; try again")
-                .with(serde_json::json!({ "part": "driver" }))),
+            Err(_) => Err(not_in_time()),
         }
     }
 
@@ -164,8 +194,21 @@ impl Sessions {
         }
     }
 
-    /// Ends the session of a deleted sandbox, whether it has a task or only a row.
+    /// Ends the session of a deleted sandbox, whether it has a task or only a row. What the driver cannot do now
+    /// is done later: the rows say what is left.
     pub async fn remove(
+        self: &Arc<Self>,
+        sandbox: &SandboxRow,
+        session: Option<&SessionRow>,
+    ) -> Result<(), ApiError> {
+        let removed = self.end(sandbox, session).await;
+        if removed.is_err() {
+            self.unfinished.wake();
+        }
+        removed
+    }
+
+    async fn end(
         self: &Arc<Self>,
         sandbox: &SandboxRow,
         session: Option<&SessionRow>,
@@ -173,8 +216,8 @@ impl Sessions {
         self.stop(sandbox).await?;
         let Some(session) = session else { return Ok(()) };
         let current = self.env.store.get_session(&sandbox.tenant, &session.id).await?;
-        if current.state.is_live() {
-            self.env.remove(&super::start::references(&current)).await?;
+        if current.state.is_live() && !self.unfinished.is_late(&current.id) {
+            self.env.remove(&super::start::references(&current), self.env.stop_grace).await?;
             self.env.transition(sandbox, &current.key(), Transition::Ended).await?;
         }
         Ok(())
@@ -222,4 +265,9 @@ impl Sessions {
     fn tasks(&self) -> MutexGuard<'_, HashMap<String, Handle>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn not_in_time() -> ApiError {
+    ApiError::new(Code::Unavailable, "the sandbox did not stop in time; try again")
+        .with(serde_json::json!({ "part": "driver" }))
 }

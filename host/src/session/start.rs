@@ -6,40 +6,68 @@ use std::time::Duration;
 
 use bay_ship_api::http::Meta;
 use bay_ship_api::init::{InitConfig, Limits, NetworkSetup};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::env::{SessionEnv, failure};
+use super::env::{SessionEnv, failure, is_away};
 use super::live::{Live, LiveContainer};
+use super::registry::Sessions;
 use super::task::stopped_meanwhile;
+use super::unfinished::{Call, not_settled};
 use crate::driver::{ContainerRef, ContainerSpec, ContainerStatus, DockerSpec, DriverError};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::profile::{Container, Profile};
-use crate::runtime::RuntimeClient;
+use crate::runtime::{RuntimeClient, RuntimeError};
 use crate::store::{ContainerRow, NewContainer, SandboxRow, SessionRow, Transition};
 use crate::time::now_ms;
 
 /// How long a runtime that has proven itself may take to say what it is.
 const META_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a cancelled start waits for what the driver is at: longer than making a container takes, and short
+/// enough for a deletion to be done within a second.
+const CANCEL_GRACE: Duration = Duration::from_millis(400);
 /// How much of a dead container's log goes into Bay's.
 const LOG_TAIL: usize = 2048;
 /// The version of the runtime's API that Bay speaks.
 const RUNTIME_API: &str = "v1";
+/// What Bay's own runtime calls itself.
+const RUNTIME_OF_BAY: &str = "ship";
 /// Longest name and version of a runtime together, in bytes.
 const MAX_NAMES: usize = 128;
 /// Open files of one process of user code.
 const NOFILE: u64 = 65_536;
 
-/// Starts a session: intent, volume, containers, proof. What fails is undone before this returns.
+/// A start that did not come to its end.
+struct Broken {
+    error: ApiError,
+    /// A call to the driver that still runs, since the start was cancelled during it.
+    late: Option<Call<()>>,
+}
+
+impl<E: Into<ApiError>> From<E> for Broken {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), late: None }
+    }
+}
+
+/// Starts a session: intent, volume, containers, proof. What fails is undone before this returns, or, when the
+/// driver is still at it, soon after.
 pub(super) async fn start(
-    env: &SessionEnv,
+    sessions: &Sessions,
     sandbox: &SandboxRow,
     cancel: &CancellationToken,
 ) -> ApiResult<Live> {
+    let env = sessions.env();
+    if sessions.unfinished().is_unsettled(&sandbox.id) {
+        return Err(not_settled());
+    }
     let planned = async {
         let profile = env.profiles.get(&sandbox.tenant, &sandbox.profile).ok_or_else(|| {
             ApiError::new(Code::Unavailable, format!("profile {} is no longer there", sandbox.profile))
                 .with(serde_json::json!({ "part": "profile" }))
         })?;
+        // Known now, a driver that is away costs neither a session nor its removal.
+        env.driver.health().await?;
         check_network(env, &profile)?;
         let planned = profile.containers.iter().map(intent).collect();
         let session = env.store.begin_session(&sandbox.tenant, &sandbox.id, planned, now_ms()).await?;
@@ -57,8 +85,8 @@ pub(super) async fn start(
     };
     match bring_up(env, sandbox, &profile, &session, cancel).await {
         Ok(live) => Ok(live),
-        Err(error) => {
-            undo(env, sandbox, &session, &error, cancel.is_cancelled()).await;
+        Err(Broken { error, late }) => {
+            undo(sessions, sandbox, &session, &error, late, cancel.is_cancelled()).await;
             Err(error)
         }
     }
@@ -76,9 +104,14 @@ fn check_network(env: &SessionEnv, profile: &Profile) -> ApiResult<()> {
     }
 }
 
-async fn volume(env: &SessionEnv, sandbox: &SandboxRow) -> ApiResult<String> {
+async fn volume(
+    env: &SessionEnv,
+    sandbox: &SandboxRow,
+    cancel: &CancellationToken,
+) -> Result<String, Broken> {
     let locker = env.store.get_locker(&sandbox.tenant, &sandbox.locker_id).await?;
-    let volume = env.driver.volume_create(&locker.id).await?;
+    let (driver, id) = (Arc::clone(&env.driver), locker.id.clone());
+    let volume = unless_cancelled(cancel, async move { driver.volume_create(&id).await }).await?;
     if locker.backend_ref.as_ref() != Some(&volume) {
         env.store.set_locker_volume(&sandbox.tenant, &locker.id, &volume, now_ms()).await?;
     }
@@ -101,33 +134,31 @@ async fn bring_up(
     profile: &Profile,
     session: &SessionRow,
     cancel: &CancellationToken,
-) -> ApiResult<Live> {
+) -> Result<Live, Broken> {
     // After the intent: while a session lives, nothing removes its locker behind the volume's back.
-    let volume = volume(env, sandbox).await?;
+    let volume = volume(env, sandbox, cancel).await?;
     let mut rows = session.containers.clone();
     let mut containers = Vec::with_capacity(rows.len());
     for (index, wanted) in profile.containers.iter().enumerate() {
-        if cancel.is_cancelled() {
-            return Err(stopped_meanwhile());
-        }
         let Some(row) = rows.get(index) else { break };
         let spec = spec(env, sandbox, session, wanted, row, &volume);
         let init = init(env, sandbox, session, profile, wanted);
-        let created = env.driver.create(&spec).await?;
+        let (driver, to_create) = (Arc::clone(&env.driver), spec.clone());
+        let created = unless_cancelled(cancel, async move { driver.create(&to_create).await }).await?;
         remember(env, sandbox, session, &mut rows, index, &created).await?;
-        let started = env.driver.start(&created, &spec, &init).await?;
+        let driver = Arc::clone(&env.driver);
+        let started =
+            unless_cancelled(cancel, async move { driver.start(&created, &spec, &init).await }).await?;
         remember(env, sandbox, session, &mut rows, index, &started).await?;
         let credentials = env.credentials(&session.key());
         let client = RuntimeClient::new(Arc::clone(&env.driver), started.clone(), wanted.port, credentials);
         containers.push((wanted, started, client));
     }
-    let mut live = Vec::with_capacity(containers.len());
-    for (wanted, reference, client) in containers {
-        let meta = tokio::select! {
-            meta = prove(env, &reference, &client) => meta?,
-            () = cancel.cancelled() => return Err(stopped_meanwhile()),
-        };
-        live.push(LiveContainer {
+    // Side by side: each has its own kernel to start.
+    let proofs = containers.into_iter().map(|(wanted, reference, client)| async move {
+        let meta = prove(env, &reference, &client).await?;
+        check_capabilities(wanted, &meta)?;
+        Ok::<_, ApiError>(LiveContainer {
             name: wanted.name.clone(),
             adapter: wanted.adapter.clone(),
             capabilities: wanted.capabilities.clone(),
@@ -135,11 +166,46 @@ async fn bring_up(
             reference,
             client: Arc::new(client),
             meta,
-        });
-    }
+        })
+    });
+    let containers = tokio::select! {
+        proven = futures::future::try_join_all(proofs) => proven?,
+        () = cancel.cancelled() => return Err(stopped_meanwhile().into()),
+    };
     // Strict: a session that was marked `stopping` meanwhile must not be called ready.
     env.store.transition_session(&sandbox.tenant, &session.key(), Transition::Ready, now_ms()).await?;
-    Ok(Live { key: session.key(), seq: session.seq, containers: live })
+    Ok(Live { key: session.key(), seq: session.seq, containers })
+}
+
+/// A call to the driver within a start. One that is cancelled gets a moment to end by itself; then it is left to
+/// itself rather than dropped, because what an engine was asked to make it goes on to make.
+async fn unless_cancelled<T: Send + 'static>(
+    cancel: &CancellationToken,
+    call: impl Future<Output = Result<T, DriverError>> + Send + 'static,
+) -> Result<T, Broken> {
+    if cancel.is_cancelled() {
+        return Err(stopped_meanwhile().into());
+    }
+    let (send, result) = oneshot::channel();
+    let mut call = Call::spawn(async move {
+        // Nobody listens any more where the start was cancelled.
+        let _late = send.send(call.await);
+    });
+    let patience = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(CANCEL_GRACE).await;
+    };
+    tokio::select! {
+        result = result => match result {
+            Ok(result) => Ok(result?),
+            // It ended without a word, which only a panic does.
+            Err(_) => match (&mut call).await {
+                Ok(()) => Err(ApiError::internal("a call to the driver ended without an answer").into()),
+                Err(error) => Err(ApiError::internal(error).into()),
+            },
+        },
+        () = patience => Err(Broken { error: stopped_meanwhile(), late: Some(call) }),
+    }
 }
 
 /// Waits for the runtime to prove itself and to say what it is, unless it dies first.
@@ -160,11 +226,13 @@ pub(super) async fn prove(
             }
             Ok(meta) if meta.runtime.api_version == RUNTIME_API => return Ok(meta),
             Ok(meta) => format!("it speaks API {:?}", meta.runtime.api_version),
+            Err(RuntimeError::Dial(error)) if is_away(&error) => return Err(error.into()),
             Err(error) => error.to_string(),
         },
         ended = env.driver.wait(reference) => match ended {
             Ok(ContainerStatus::Exited { reason }) => reason,
             Ok(ContainerStatus::Missing | ContainerStatus::Running) => "gone".to_owned(),
+            Err(error) if is_away(&error) => return Err(error.into()),
             Err(error) => error.to_string(),
         },
     };
@@ -173,6 +241,27 @@ pub(super) async fn prove(
         container = %reference.name, why, said = %String::from_utf8_lossy(&log), "runtime did not come up",
     );
     Err(ApiError::new(Code::RuntimeError, "the sandbox's runtime did not start; see Bay's log"))
+}
+
+/// What Ship serves by itself, and what that needs in the image.
+const SERVED_BY_SHIP: [(&str, &str); 3] =
+    [("python", "python3 on its path"), ("shell", "/bin/sh or bash"), ("terminal", "/bin/sh or bash")];
+
+/// What a profile declares must be there: found out now, not by the first call that needs it.
+fn check_capabilities(wanted: &Container, meta: &Meta) -> ApiResult<()> {
+    let lacks =
+        |name: &str| wanted.capabilities.iter().any(|c| c == name) && !meta.capabilities.contains_key(name);
+    match SERVED_BY_SHIP.iter().find(|(name, _)| meta.runtime.name == RUNTIME_OF_BAY && lacks(name)) {
+        None => Ok(()),
+        Some((name, needed)) => Err(DriverError::Image {
+            image: wanted.image.clone().unwrap_or_else(|| wanted.name.clone()),
+            reason: format!(
+                "it cannot serve `{name}`, which the profile declares: that needs {needed}; use another image, or \
+                 a profile without `{name}`"
+            ),
+        }
+        .into()),
+    }
 }
 
 /// Saves where a container is, so that a Bay that comes after this one finds it.
@@ -192,13 +281,29 @@ async fn remember(
 
 /// Removes what a failed or cancelled start made, and says how it ended.
 async fn undo(
-    env: &SessionEnv,
+    sessions: &Sessions,
     sandbox: &SandboxRow,
     session: &SessionRow,
     error: &ApiError,
+    late: Option<Call<()>>,
     cancelled: bool,
 ) {
-    let key = session.key();
+    let (env, key) = (sessions.env(), session.key());
+    if let Some(late) = late {
+        match sessions.unfinished().leave(&session.id, late) {
+            Ok(()) => {
+                // Over for clients, but not cleaned: what the driver is making is removed when it is made. A
+                // deletion has marked it `stopping`, which says the same.
+                let step = Transition::Failed(failure(error));
+                if let Err(error) = env.transition(sandbox, &key, step).await {
+                    tracing::error!(sandbox = %sandbox.id, error = %error.message, "could not end a start");
+                }
+                return;
+            }
+            // What came of it is found by its name.
+            Err(call) => drop(call.await),
+        }
+    }
     let undone = async {
         let step = if cancelled {
             Transition::Stopping { reason: "stopped while starting".to_owned() }
@@ -207,7 +312,8 @@ async fn undo(
         };
         env.transition(sandbox, &key, step).await?;
         let current = env.store.get_session(&sandbox.tenant, &session.id).await?;
-        env.remove(&references(&current)).await?;
+        // No user code ran yet that would need time to end.
+        env.remove(&references(&current), Duration::ZERO).await?;
         if current.state.is_live() {
             env.transition(sandbox, &key, Transition::Ended).await
         } else {
@@ -215,8 +321,10 @@ async fn undo(
         }
     };
     if let Err(error) = undone.await {
-        // The row still says what is left; the next start-up finishes it.
+        // The row still says what is left; the recovery finishes it.
         tracing::error!(sandbox = %sandbox.id, error = %error.message, "could not undo a start");
+        sessions.unfinished().unsettle(&sandbox.id);
+        sessions.unfinished().wake();
     }
 }
 

@@ -137,9 +137,9 @@ impl Task {
     /// One start, with commands still heard: more callers join it, a stop cancels it.
     async fn start(&mut self) {
         let cancel = CancellationToken::new();
-        let env = Arc::clone(&self.env);
+        let sessions = Arc::clone(&self.registry);
         let sandbox = self.sandbox.clone();
-        let mut starting = std::pin::pin!(start::start(&env, &sandbox, &cancel));
+        let mut starting = std::pin::pin!(start::start(&sessions, &sandbox, &cancel));
         let result = loop {
             tokio::select! {
                 result = &mut starting => break result,
@@ -222,7 +222,11 @@ impl Task {
     async fn lost(&mut self, live: &Live, reason: &str) {
         tracing::warn!(sandbox = %self.sandbox.id, session = %live.key.id, reason, "session lost");
         let error = ApiError::new(Code::RuntimeError, format!("the sandbox's container ended: {reason}"));
-        self.env.record_lost(&self.sandbox, live, &error).await;
+        if let Err(error) = self.env.record_lost(&self.sandbox, live, &error).await {
+            // The row says what is left.
+            tracing::error!(sandbox = %self.sandbox.id, error = %error.message, "could not clear a lost session away");
+            self.registry.unfinished().wake();
+        }
         self.apply(Event::Died, |view| {
             view.live = None;
             view.failure = Some(error);

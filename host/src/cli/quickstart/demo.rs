@@ -12,6 +12,9 @@ const PROFILE: &str = "python-default";
 /// The same without one.
 const OFFLINE: &str = "python-offline";
 
+/// Seconds for an image that has to be fetched first.
+const FETCH: u32 = 90;
+
 /// What the file step writes and reads back.
 const FILE: &str = "harbour/notes.txt";
 const TEXT: &str = "Ships come and go.\nThe locker stays.\n";
@@ -39,7 +42,18 @@ pub(super) async fn demonstrate(
 
 async fn create(client: &Client, screen: &mut impl Write) -> Result<String, QuickstartError> {
     let step = "make a sandbox, and wait until it runs";
-    let answer = perform(client, step, &creation(PROFILE), screen).await?;
+    let mut answer = perform(client, step, &creation(PROFILE), screen).await?;
+    let status = |answer: &Answer, is: &str| answer.body["status"] == is;
+    let id = answer.body["id"].as_str().filter(|id| is_id(id)).map(str::to_owned);
+    if let Some(id) = id.as_ref().filter(|_| status(&answer, "starting")) {
+        // An image that is fetched takes longer than a creation waits.
+        let wait = Call::new("GET", format!("/v1/sandboxes/{id}?wait=ready&timeout={FETCH}"));
+        answer.body = client.send(&wait).await?.body;
+    }
+    if let (Some(id), Some(missing)) = (id, missing_engine(&answer)) {
+        client.send(&Call::new("DELETE", format!("/v1/sandboxes/{id}"))).await?;
+        return Err(missing);
+    }
     if !lacks_network(&answer) {
         return ready_sandbox(step, &answer);
     }
@@ -64,6 +78,21 @@ fn creation(profile: &str) -> Call {
     )
 }
 
+/// What is not there of a Docker engine, where that is why nothing starts.
+fn missing_engine(answer: &Answer) -> Option<QuickstartError> {
+    let reason = answer.body["status_reason"].as_object()?;
+    if reason.get("code")? != "unavailable" {
+        return None;
+    }
+    let reason = reason.get("message")?.as_str()?.to_owned();
+    let remedy = if reason.starts_with("image ") {
+        "The images that Bay's own profiles name are made by: cargo xtask images"
+    } else {
+        "Start the Docker engine (DOCKER_HOST says where it is), then run this again."
+    };
+    Some(QuickstartError::Docker { reason, remedy })
+}
+
 /// Refused at once, or found out during the start.
 fn lacks_network(answer: &Answer) -> bool {
     let reason = "network_unavailable";
@@ -74,11 +103,14 @@ fn ready_sandbox(step: &'static str, answer: &Answer) -> Result<String, Quicksta
     expect_status(step, answer, 201)?;
     expect(step, &answer.body, "status", &answer.body["status"], &json!("ready"))?;
     let id = answer.body["id"].as_str().unwrap_or_default();
-    // It becomes part of paths and of lines to paste: only what the contract says an id is.
-    let plain = id.strip_prefix("sbx_").is_some_and(|rest| {
+    if is_id(id) { Ok(id.to_owned()) } else { Err(wrong(step, format!("`{id}` is not the id of a sandbox"))) }
+}
+
+/// It becomes part of paths and of lines to paste: only what the contract says an id is.
+fn is_id(id: &str) -> bool {
+    id.strip_prefix("sbx_").is_some_and(|rest| {
         rest.len() == 26 && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-    });
-    if plain { Ok(id.to_owned()) } else { Err(wrong(step, format!("`{id}` is not the id of a sandbox"))) }
+    })
 }
 
 async fn steps(client: &Client, id: &str, screen: &mut impl Write) -> Result<(), QuickstartError> {

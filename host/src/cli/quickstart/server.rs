@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::client::{Call, Client};
 use super::show::quoted;
-use super::{QuickstartError, io};
+use super::{Driver, QuickstartError, io};
 
 /// Bay's own port.
 const PORT: u16 = 8114;
@@ -36,6 +36,14 @@ const TAIL: u64 = 4_096;
 struct Left {
     pid: u32,
     address: SocketAddr,
+    /// Its driver's name.
+    #[serde(default = "local")]
+    driver: String,
+}
+
+/// What an earlier Bay left that knew of no other.
+fn local() -> String {
+    Driver::Local.name().to_owned()
 }
 
 /// A running Bay.
@@ -51,6 +59,7 @@ impl Server {
     /// Uses the Bay that an earlier quickstart left on this data directory, else starts one.
     pub(super) async fn find_or_start(
         data_dir: PathBuf,
+        driver: Driver,
         screen: &mut impl Write,
     ) -> Result<Self, QuickstartError> {
         let say = |screen: &mut dyn Write, text: String| {
@@ -58,7 +67,7 @@ impl Server {
         };
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&data_dir);
         made.map_err(io(format!("cannot make {}", data_dir.display())))?;
-        if let Some(found) = Self::find(&data_dir).await {
+        if let Some(found) = Self::find(&data_dir, driver).await {
             say(screen, format!("Bay already runs on http://{} (pid {}).", found.client.address, found.pid))?;
             return Ok(found);
         }
@@ -69,10 +78,13 @@ impl Server {
             say(screen, format!("Port {PORT} is taken, so Bay listens on another."))?;
             SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
         };
-        say(screen, "Making sure of a Python with ipykernel (the first time it is downloaded).".to_owned())?;
-        ensure_python(data_dir.clone()).await?;
+        if driver == Driver::Local {
+            let words = "Making sure of a Python with ipykernel (the first time it is downloaded).";
+            say(screen, words.to_owned())?;
+            ensure_python(data_dir.clone()).await?;
+        }
         say(screen, format!("Starting Bay with its data in {}.", data_dir.display()))?;
-        let server = Self::start(data_dir, listen).await?;
+        let server = Self::start(data_dir, driver, listen).await?;
         say(
             screen,
             format!(
@@ -85,10 +97,10 @@ impl Server {
         Ok(server)
     }
 
-    async fn find(data_dir: &Path) -> Option<Self> {
+    async fn find(data_dir: &Path, driver: Driver) -> Option<Self> {
         let left: Left = serde_json::from_slice(&std::fs::read(left_file(data_dir)).ok()?).ok()?;
         // The key is sent to nobody but that very Bay: a port outlives its listener.
-        if !serves(left.pid, data_dir) {
+        if left.driver != driver.name() || !serves(left.pid, data_dir) {
             return None;
         }
         let client = Client::new(left.address, read_key(data_dir).ok()?);
@@ -97,7 +109,7 @@ impl Server {
         (answer.status == 200).then_some(found)
     }
 
-    async fn start(data_dir: PathBuf, listen: SocketAddr) -> Result<Self, QuickstartError> {
+    async fn start(data_dir: PathBuf, driver: Driver, listen: SocketAddr) -> Result<Self, QuickstartError> {
         let program = std::env::current_exe().map_err(io("cannot tell where this program is"))?;
         let path = log_file(&data_dir);
         let log = File::options()
@@ -116,6 +128,7 @@ impl Server {
             .arg(key_file(&data_dir))
             .arg("--listen")
             .arg(listen.to_string())
+            .env("BAY_DRIVER__KIND", driver.name())
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(again)
@@ -128,7 +141,8 @@ impl Server {
         let listening = wait_until_it_listens(&mut child, &path, begin).await;
         match listening.and_then(|address| Ok((address, read_key(&data_dir)?))) {
             Ok((address, key)) => {
-                let left = serde_json::json!(Left { pid, address }).to_string();
+                let left =
+                    serde_json::json!(Left { pid, address, driver: driver.name().to_owned() }).to_string();
                 std::fs::write(left_file(&data_dir), left).map_err(io("cannot note where Bay listens"))?;
                 Ok(Self { data_dir, client: Client::new(address, key), pid, ours: true })
             }
