@@ -50,7 +50,7 @@ impl Engine {
         let mut script = command.process_group(0).spawn().context("cannot start the engine")?;
         let mut pid = String::new();
         BufReader::new(script.stdout.take().context("no pipe to read")?).read_line(&mut pid)?;
-        let docker = Docker::at(format!("unix://{}", folder.join("docker.sock").display()));
+        let docker = Docker::of_tests(format!("unix://{}", folder.join("docker.sock").display()));
         let engine = Self { root, folder, script, pid: pid.trim().to_owned(), docker };
         // It bounds its start by itself, and says its number once it answers.
         ensure!(!engine.pid.is_empty(), "the engine did not start:\n{}", engine.log());

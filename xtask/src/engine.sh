@@ -23,10 +23,11 @@ mkdir -p /run/containerd
 mount -t tmpfs -o mode=711 tmpfs /run/containerd
 
 ip link set lo up
-# A way out, for what is built, and without rules on the machine's own firewall. Not even root's pasta may look into
-# /proc of others once it has begun, so the namespace is handed over open. No ports, no way to the machine's loopback.
+# A way out, for builds in this very namespace, without rules on the machine's own firewall. (From a bridge behind it
+# connections open and then stall.) Root's pasta may not look into /proc of others once it has begun, so the namespace is
+# handed over open. No ports, no way to the machine's loopback.
 exec 9</proc/self/ns/net
-nsenter --net=/proc/self/fd/8 -- pasta --foreground --runas 0:0 --config-net --no-map-gw \
+nsenter --net=/proc/self/fd/8 -- pasta --foreground --runas 0:0 --config-net --mtu 1500 --no-map-gw \
   -t none -u none -T none -U none --netns-only --netns /proc/self/fd/9 \
   </dev/null >"$folder/pasta.log" 2>&1 &
 exec 8<&- 9<&-

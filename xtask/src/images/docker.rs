@@ -18,6 +18,8 @@ const PULL_LIMIT: &str = "600";
 pub(crate) struct Docker {
     /// Where; what the command finds by itself otherwise.
     host: Option<String>,
+    /// What a build runs in, where not in the engine's usual network.
+    network: Option<&'static str>,
 }
 
 impl Docker {
@@ -27,7 +29,7 @@ impl Docker {
             crate::setup::on_path("docker"),
             "there is no `docker` command here: install Docker (Debian's package is docker.io)"
         );
-        let docker = Self { host: None };
+        let docker = Self { host: None, network: None };
         ensure!(
             docker.answers(),
             "no Docker engine answers: start it, or say where it is with DOCKER_HOST; `docker version` says more"
@@ -35,9 +37,9 @@ impl Docker {
         Ok(docker)
     }
 
-    /// The one at an address.
-    pub(crate) fn at(host: String) -> Self {
-        Self { host: Some(host) }
+    /// One of our own at an address. Its bridges have no way out (see `engine.sh`), so builds do without.
+    pub(crate) fn of_tests(host: String) -> Self {
+        Self { host: Some(host), network: Some("host") }
     }
 
     /// The command for this engine.
@@ -127,6 +129,9 @@ impl Docker {
             command.env("DOCKER_BUILDKIT", "0");
         }
         command.args(["build", "--target", target, "--tag", name]);
+        if let Some(network) = self.network {
+            command.args(["--network", network]);
+        }
         for argument in arguments {
             command.args(["--build-arg", argument]);
         }

@@ -8,8 +8,12 @@ use super::Docker;
 const ROUNDS: usize = 5;
 
 /// A kernel, and the first thing it prints. What speaks to it is in the image, too, and counted in.
-const FIRST_PRINT: &str = "from jupyter_client.manager import start_new_kernel\n\
-     manager, client = start_new_kernel()\n\
+const FIRST_PRINT: &str = "from jupyter_client.manager import KernelManager\n\
+     manager = KernelManager(transport='ipc', ip='/tmp/kernel')\n\
+     manager.start_kernel()\n\
+     client = manager.client()\n\
+     client.start_channels()\n\
+     client.wait_for_ready(timeout=60)\n\
      client.execute_interactive('print(1)', timeout=60)\n\
      manager.shutdown_kernel(now=True)\n";
 
