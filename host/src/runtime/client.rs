@@ -23,10 +23,6 @@ const MAX_ANSWER: usize = 16 << 20;
 const MAX_IDLE: usize = 8;
 /// How long an idle connection is kept: less than the 10 s after which Ship closes one, so that no request meets that.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
-/// Between two attempts to reach a runtime that has just been started.
-const FIRST_REST: Duration = Duration::from_millis(2);
-/// The same, later.
-const LONGEST_REST: Duration = Duration::from_millis(50);
 /// RFC 3986's unreserved characters stay; everything else in a path segment is encoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -60,21 +56,6 @@ pub enum RuntimeError {
     /// It did not answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-}
-
-impl RuntimeError {
-    /// Whether that is how a runtime looks that does not listen yet: nothing is there, nobody accepts, or a proxy in
-    /// front of it accepts and has nobody to pass the connection on to.
-    fn is_early(&self) -> bool {
-        use std::io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound};
-        match self {
-            Self::Dial(DriverError::Io { source, .. }) => {
-                matches!(source.kind(), NotFound | ConnectionRefused | ConnectionReset)
-            }
-            Self::Io(_) => true,
-            _ => false,
-        }
-    }
 }
 
 /// A whole answer.
@@ -128,22 +109,10 @@ impl RuntimeClient {
         Self { connector, http }
     }
 
-    /// Waits until the runtime accepts a connection and proves itself. Where its socket listens from before it
-    /// starts, one attempt waits exactly as long as the start takes; where it makes the socket itself, attempts
-    /// follow one another until it has. Whether it still lives is the caller's to watch.
+    /// Waits until the runtime accepts a connection and proves itself. Its socket listens from before it
+    /// starts, so one attempt waits exactly as long as the start takes.
     pub async fn wait_ready(&self, patience: Duration) -> Result<(), RuntimeError> {
-        let began = tokio::time::Instant::now();
-        let mut rest = FIRST_REST;
-        loop {
-            let left = patience.saturating_sub(began.elapsed());
-            match self.connector.connect(left).await {
-                Err(error) if error.is_early() && rest < patience.saturating_sub(began.elapsed()) => {
-                    tokio::time::sleep(rest).await;
-                    rest = (rest * 2).min(LONGEST_REST);
-                }
-                done => return done.map(drop),
-            }
-        }
+        self.connector.connect(patience).await.map(drop)
     }
 
     /// `GET /health`.
