@@ -13,7 +13,7 @@ use super::admit::{Admitted, Routed};
 use crate::app::App;
 use crate::auth::OpContext;
 use crate::error::{ApiError, ApiResult, Code, fault_code};
-use crate::runtime::{CallerRequest, Errand, Forwarded, RuntimePerformer};
+use crate::runtime::{CallerRequest, Errand, Forwarded, RuntimePerformer, Unreached};
 use crate::session::{Lease, SessionError};
 
 /// Longest message of a fault that a client sees.
@@ -119,12 +119,23 @@ pub(crate) async fn adapt(
     match admitted.adapter.plugin.run(call, &performer, deadline + LAST_WORDS).await {
         Ok(Outcome::Reply(value)) => Ok(value),
         Ok(Outcome::Fail(fault)) => match performer.unreached().await {
-            // Nothing ran, and the runtime is not to blame: a container may have gone with its engine.
-            Some(away) => Err(away.into()),
+            // Nothing ran, and the runtime is not to blame: its container has gone, maybe with its engine.
+            Some(Unreached::Away(error)) => Err(error.into()),
+            Some(Unreached::Ended) => Err(just_ended(&admitted.sandbox.id)),
             None => Err(faulty(fault)),
         },
         Err(error) => Err(error.into()),
     }
+}
+
+fn just_ended(sandbox_id: &str) -> ApiError {
+    let ms = u64::try_from(START_RETRY.as_millis()).unwrap_or(u64::MAX);
+    ApiError::new(
+        Code::SessionNotReady,
+        "the sandbox's container has just ended; the next call starts another",
+    )
+    .with(json!({ "sandbox_id": sandbox_id, "retry_after_ms": ms }))
+    .after(START_RETRY)
 }
 
 /// An adapter's fault, as the contract words it. What the runtime calls it goes into the details.

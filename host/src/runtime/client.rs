@@ -1,5 +1,6 @@
 //! One container's HTTP client.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::time::Instant;
 
 use super::connect::Connector;
-use crate::driver::{ContainerRef, Driver, DriverError};
+use crate::driver::{ContainerRef, ContainerStatus, Driver, DriverError};
 
 /// The largest answer of a runtime that Bay holds in memory: an 8 MiB file in base64 and its JSON, and the
 /// worst case of two full output streams escaped.
@@ -23,6 +25,8 @@ const MAX_ANSWER: usize = 16 << 20;
 const MAX_IDLE: usize = 8;
 /// How long an idle connection is kept: less than the 10 s after which Ship closes one, so that no request meets that.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
+/// Before a runtime is looked for again that does not listen yet: it takes some 20 ms.
+const NOBODY_PAUSE: Duration = Duration::from_millis(5);
 /// RFC 3986's unreserved characters stay; everything else in a path segment is encoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -79,6 +83,25 @@ pub(super) struct RuntimeRequest {
     pub(super) body: RequestBody,
 }
 
+impl RuntimeError {
+    /// Whether nobody listened, or whoever did hung up before a word was said.
+    fn is_nobody_yet(&self) -> bool {
+        let kind = match self {
+            Self::Dial(DriverError::Io { source, .. }) | Self::Io(source) => source.kind(),
+            _ => return false,
+        };
+        matches!(
+            kind,
+            ErrorKind::NotFound
+                | ErrorKind::ConnectionRefused
+                | ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::BrokenPipe
+                | ErrorKind::UnexpectedEof
+        )
+    }
+}
+
 /// A pooled client of one container of one generation.
 pub struct RuntimeClient {
     connector: Connector,
@@ -109,10 +132,20 @@ impl RuntimeClient {
         Self { connector, http }
     }
 
-    /// Waits until the runtime accepts a connection and proves itself. Its socket listens from before it
-    /// starts, so one attempt waits exactly as long as the start takes.
+    /// Waits until the runtime accepts a connection and proves itself. Where its socket listens from before it
+    /// starts, one attempt waits exactly as long as the start takes; where it makes its own, there is a moment in
+    /// which nobody listens yet, and a port published by an engine hangs up meanwhile.
     pub async fn wait_ready(&self, patience: Duration) -> Result<(), RuntimeError> {
-        self.connector.connect(patience).await.map(drop)
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.connector.connect(left).await {
+                Err(error) if error.is_nobody_yet() && left > NOBODY_PAUSE => {
+                    tokio::time::sleep(NOBODY_PAUSE).await;
+                }
+                proven => return proven.map(drop),
+            }
+        }
     }
 
     /// `GET /health`.
@@ -125,9 +158,10 @@ impl RuntimeClient {
         self.get_json("meta", patience).await
     }
 
-    /// Whether what runs the container answers: for a caller that could not reach it.
-    pub(super) async fn driver_health(&self) -> Result<(), DriverError> {
-        self.connector.driver.health().await
+    /// How the container is: for a caller that could not reach it.
+    pub(super) async fn container_state(&self) -> Result<ContainerStatus, DriverError> {
+        self.connector.driver.health().await?;
+        self.connector.driver.inspect(&self.connector.container).await
     }
 
     async fn get_json<T: serde::de::DeserializeOwned>(

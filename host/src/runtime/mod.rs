@@ -10,4 +10,4 @@ mod connect;
 mod performer;
 
 pub use client::{RuntimeClient, RuntimeError, RuntimeResponse};
-pub use performer::{CallerRequest, Errand, Forwarded, RuntimePerformer};
+pub use performer::{CallerRequest, Errand, Forwarded, RuntimePerformer, Unreached};

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::client::{RequestBody, RuntimeClient, RuntimeRequest, collect, empty, full};
-use crate::driver::DriverError;
+use crate::driver::{ContainerStatus, DriverError};
 use crate::runtime::RuntimeError;
 
 /// Response heads are rebuilt from this list; anything else a runtime says stays inside.
@@ -69,6 +69,15 @@ pub struct Errand {
     pub session_seq: u64,
 }
 
+/// Why a runtime was not reached.
+#[derive(Debug)]
+pub enum Unreached {
+    /// What runs the container does not answer.
+    Away(DriverError),
+    /// The container has ended, and the session's task is about to hear of it.
+    Ended,
+}
+
 /// Performs one operation's actions.
 pub struct RuntimePerformer {
     client: Arc<RuntimeClient>,
@@ -105,13 +114,17 @@ impl RuntimePerformer {
         }
     }
 
-    /// Why nothing of an operation that planned requests came to the runtime, where that is the driver's fault.
-    pub async fn unreached(&self) -> Option<DriverError> {
+    /// Why nothing of an operation that planned requests came to the runtime, where that is not the runtime's doing.
+    pub async fn unreached(&self) -> Option<Unreached> {
         let sent = self.sent.load(Ordering::Relaxed);
         if sent == 0 || sent != self.nowhere.load(Ordering::Relaxed) {
             return None;
         }
-        self.client.driver_health().await.err()
+        match self.client.container_state().await {
+            Err(error @ DriverError::Unavailable { .. }) => Some(Unreached::Away(error)),
+            Ok(ContainerStatus::Exited { .. } | ContainerStatus::Missing) => Some(Unreached::Ended),
+            Ok(ContainerStatus::Running) | Err(_) => None,
+        }
     }
 
     async fn send(&self, request: RuntimeRequest) -> Result<http::Response<Incoming>, RuntimeError> {

@@ -222,15 +222,16 @@ impl Task {
     async fn lost(&mut self, live: &Live, reason: &str) {
         tracing::warn!(sandbox = %self.sandbox.id, session = %live.key.id, reason, "session lost");
         let error = ApiError::new(Code::RuntimeError, format!("the sandbox's container ended: {reason}"));
+        // Shown before it is cleared away: nobody is to be sent to what has died. Who asks meanwhile waits for it.
+        self.apply(Event::Died, |view| {
+            view.live = None;
+            view.failure = Some(error.clone());
+        });
         if let Err(error) = self.env.record_lost(&self.sandbox, live, &error).await {
             // The row says what is left.
             tracing::error!(sandbox = %self.sandbox.id, error = %error.message, "could not clear a lost session away");
             self.registry.unfinished().wake();
         }
-        self.apply(Event::Died, |view| {
-            view.live = None;
-            view.failure = Some(error);
-        });
     }
 
     /// Removes the containers; tries until it worked, because whatever runs must not be forgotten.

@@ -102,6 +102,10 @@ impl Inner {
         let first = match self.dial_at(container, &backend.reach, port).await {
             Ok(stream) => return Ok(stream),
             Err(error) if matches!(backend.reach, Reach::Socket) => return Err(error),
+            // The place is right: nobody listens there, yet or any more.
+            Err(DriverError::Io { what, source }) if source.kind() == io::ErrorKind::ConnectionRefused => {
+                return Err(DriverError::Io { what, source });
+            }
             Err(error) => error,
         };
         // A daemon that was restarted may have given it another address, a Bay that was replaced has to join again.

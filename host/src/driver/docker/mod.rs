@@ -46,7 +46,11 @@ mod probe;
 mod ship_volume;
 mod start;
 mod stop;
+mod usage;
 mod volumes;
+
+#[cfg(test)]
+mod tests;
 
 /// How long a daemon that was there may take to say that it still is.
 const PING_LIMIT: Duration = Duration::from_secs(3);
@@ -73,6 +77,7 @@ struct Inner {
     pull_limit: Duration,
     /// Containers that are being made, by name; each closes when it is.
     making: Mutex<BTreeMap<String, watch::Receiver<()>>>,
+    sizes: usage::Sizes,
 }
 
 /// What is stored of a container.
@@ -133,6 +138,7 @@ impl DockerDriver {
             sockets: Sockets::open(&options.data_dir).map_err(failed("open the run directory"))?,
             pull_limit: *config.pull_timeout,
             making: Mutex::default(),
+            sizes: usage::Sizes::default(),
         };
         let keeper = tokio::spawn(engine.keep(hub)).abort_handle();
         Ok(Self { inner: Arc::new(inner), keeper })

@@ -46,7 +46,7 @@ impl Inner {
         }
         let contact = self.engine.contact().await?;
         match self.engine.call(contact.docker.inspect_volume(name)).await {
-            Ok(volume) => Ok(volume.usage_data.and_then(|usage| u64::try_from(usage.size).ok())),
+            Ok(_) => Ok(self.sizes.of(&self.engine.address, &contact, name).await),
             Err(failure) if failure.is(404) => Err(DriverError::Missing(name.to_owned())),
             Err(failure) => Err(failure.into_error(&format!("measure volume {name}"))),
         }
