@@ -7,12 +7,17 @@ use std::task::{Context, Poll};
 
 use rustix::net::{AddressFamily, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+use crate::sys;
 
 /// A socket that listens.
 pub(super) enum Listener {
     Unix(UnixListener),
-    Tcp(TcpListener),
+    /// What a thread of its own accepts. The kernel routes a connection by the file-system id of whoever accepted it,
+    /// and this process touches files as the user, whose routes lead nowhere near Bay.
+    Tcp(mpsc::Receiver<io::Result<std::net::TcpStream>>),
 }
 
 impl Listener {
@@ -22,17 +27,41 @@ impl Listener {
         if sockopt::socket_domain(&socket)? == AddressFamily::UNIX {
             UnixListener::from_std(socket.into()).map(Self::Unix)
         } else {
-            TcpListener::from_std(socket.into()).map(Self::Tcp)
+            rustix::io::ioctl_fionbio(&socket, false)?;
+            // One at a time: the rest waits in the kernel's queue.
+            let (accepted, connections) = mpsc::channel(1);
+            std::thread::Builder::new()
+                .name("ship-accept".to_owned())
+                .spawn(move || accept_as_agent(&socket.into(), &accepted))?;
+            Ok(Self::Tcp(connections))
         }
     }
 
     /// The next connection. Its options are the listener's.
-    pub(super) async fn accept(&self) -> io::Result<Stream> {
+    pub(super) async fn accept(&mut self) -> io::Result<Stream> {
         match self {
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            Self::Tcp(connections) => {
+                let stream =
+                    connections.recv().await.ok_or_else(|| io::Error::other("nobody accepts any more"))??;
+                stream.set_nonblocking(true)?;
+                TcpStream::from_std(stream).map(Stream::Tcp)
+            }
         }
     }
+}
+
+/// Accepts with the agent's own id for files, until nobody wants to know.
+fn accept_as_agent(
+    listener: &std::net::TcpListener,
+    accepted: &mpsc::Sender<io::Result<std::net::TcpStream>>,
+) {
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    if let Err(error) = sys::set_file_ids(uid, gid) {
+        let _ = accepted.blocking_send(Err(error));
+        return;
+    }
+    while accepted.blocking_send(listener.accept().map(|(stream, _)| stream)).is_ok() {}
 }
 
 /// A connection.

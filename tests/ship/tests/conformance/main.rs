@@ -15,7 +15,8 @@ mod meta;
 mod python;
 mod shell;
 
-use bay_ship_tests::{Container, Place, isolations};
+use bay_ship_api::init::Isolation;
+use bay_ship_tests::{Container, Place, Setup, is_root, isolations};
 
 /// Something that a Ship must do.
 pub(crate) struct Case {
@@ -36,6 +37,11 @@ macro_rules! cases {
                     crate::in_bare_containers(super::$name);
                 }
             )+
+
+            #[test]
+            fn over_tcp() {
+                crate::over_tcp(super::CASES);
+            }
         }
     };
 }
@@ -46,5 +52,20 @@ fn in_bare_containers(case: fn(&dyn Place)) {
         let container = Container::new(isolation);
         eprintln!("{}", container.name());
         case(&container);
+    }
+}
+
+/// All cases of a module, each in a container of its own that listens on a TCP port.
+fn over_tcp(cases: &[Case]) {
+    if !is_root() {
+        eprintln!("not tested: entering a container's network takes root");
+        return;
+    }
+    for case in cases {
+        let mut setup = Setup::new(Isolation::TwoUid);
+        setup.tcp = true;
+        let container = setup.start();
+        eprintln!("{}: {}", container.name(), case.name);
+        (case.run)(&container);
     }
 }
