@@ -294,6 +294,14 @@ fn user_code_gets_nothing_out_of_ships_own_socket() {
             assert!(answer[1].is_empty() || answer[1] == "broken", "{host}: {said:?}");
         }
     }
+    // The connections are the agent's: those of user code's id would be cut off by its own network policy.
+    if by_port {
+        let owners = format!(
+            "print(sorted({{line.split()[7] for line in open('/proc/net/tcp') \
+             if line.split()[1].endswith(':{SHIP_PORT:04X}') and line.split()[3] == '01'}}))"
+        );
+        assert_eq!(sandbox.python_ok(&owners), "['900']");
+    }
     // Nor can it listen in Ship's place.
     let take = format!(
         "import socket\ntaken = []\nfor option in (None, 2, 15):\n  s = socket.socket()\n  \

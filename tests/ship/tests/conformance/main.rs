@@ -69,3 +69,19 @@ fn over_tcp(cases: &[Case]) {
         (case.run)(&container);
     }
 }
+
+/// A TCP connection belongs to the agent: were it user code's, the routes denied to that would be denied to answers.
+#[test]
+fn tcp_connections_belong_to_the_agent() {
+    if !is_root() {
+        eprintln!("not tested: entering a container's network takes root");
+        return;
+    }
+    let mut setup = Setup::new(Isolation::TwoUid);
+    setup.tcp = true;
+    let container = setup.start();
+    let established = "while read -r _ here _ state _ _ _ owner _; do \
+                       case $here$state in *:1B9E01) echo $owner;; esac; done < /proc/net/tcp";
+    let answer = container.client().shell_ok(established);
+    assert!(answer.contains("900") && !answer.contains("1000"), "{answer}");
+}
