@@ -1,12 +1,15 @@
 //! What user processes see: their environment and where they start.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bay_ship_api::WORKSPACE;
 use bay_ship_api::init::InitConfig;
 
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Links that lead to one interpreter; more are a circle.
+const MAX_LINKS: usize = 8;
 
 /// Variables that would change how an interpreter *starts*. The shell gets them as they are; the kernel only once
 /// it is ready, so that nothing beneath `/workspace` has a say before.
@@ -34,6 +37,7 @@ impl World {
                 .split(':')
                 .map(|dir| Path::new(dir).join("python3"))
                 .find(|path| path.exists())
+                .map(through_links)
                 .and_then(|path| path.to_str().map(str::to_owned)),
         };
         let shell = ["/bin/bash", "/bin/sh"].into_iter().find(|path| Path::new(path).exists());
@@ -97,10 +101,56 @@ impl World {
     }
 }
 
+/// The interpreter of a virtual environment, where a link such as `/usr/local/bin/python3` leads to one: started by the
+/// link's own name it would not find its packages.
+fn through_links(python: PathBuf) -> PathBuf {
+    let mut at = python.clone();
+    for _ in 0..MAX_LINKS {
+        let folder = at.parent().unwrap_or(Path::new("/"));
+        if folder.join("../pyvenv.cfg").exists() || folder.join("pyvenv.cfg").exists() {
+            return at;
+        }
+        match std::fs::read_link(&at) {
+            Ok(target) => at = folder.join(target),
+            Err(_) => break,
+        }
+    }
+    python
+}
+
 fn changes_a_start(name: &str) -> bool {
     START_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn strings(all: &BTreeMap<String, String>) -> Vec<Vec<u8>> {
     all.iter().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_link_into_a_virtual_environment_is_followed_to_it_and_no_further() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for folder in ["system", "venv", "venv/bin", "bin"] {
+            fs::create_dir(at(folder)).unwrap();
+        }
+        fs::write(at("system/python3.11"), "").unwrap();
+        symlink("python3.11", at("system/python3")).unwrap();
+        symlink(at("system/python3"), at("venv/bin/python3")).unwrap();
+        symlink("../venv/bin/python3", at("bin/python3")).unwrap();
+        // No environment anywhere: the name that was found.
+        assert_eq!(through_links(at("bin/python3")), at("bin/python3"));
+        fs::write(at("venv/pyvenv.cfg"), "").unwrap();
+        assert_eq!(through_links(at("bin/python3")), at("bin/../venv/bin/python3"));
+        assert_eq!(through_links(at("venv/bin/python3")), at("venv/bin/python3"));
+        assert_eq!(through_links(at("system/python3")), at("system/python3"));
+        symlink("circle", at("circle")).unwrap();
+        assert_eq!(through_links(at("circle")), at("circle"));
+    }
 }

@@ -33,6 +33,7 @@ pub mod engine;
 pub mod form;
 pub mod golden;
 pub mod http;
+pub mod images;
 pub mod leaks;
 pub mod net;
 mod plugin_cache;

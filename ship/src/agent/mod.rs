@@ -107,6 +107,9 @@ fn run(mut config: InitConfig, listener: OwnedFd, spawner: OwnedFd) -> io::Resul
         if has("python") && python.is_none() {
             log("agent: python is not offered: this container has no Python interpreter");
         }
+        if world.shell.is_none() && (has("shell") || has("terminal")) {
+            log("agent: shell and terminal are not offered: this container has no /bin/sh");
+        }
         // Lets its task send the spawn before the next line runs.
         tokio::task::yield_now().await;
         let files = Files::open()?;

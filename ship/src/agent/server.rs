@@ -67,7 +67,7 @@ async fn accept(
     room: &Arc<Semaphore>,
     ending: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let listener = Listener::of(listener)?;
+    let mut listener = Listener::of(listener)?;
     let credentials = Arc::new(credentials);
     loop {
         let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;

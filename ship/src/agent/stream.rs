@@ -5,32 +5,66 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rustix::net::{AddressFamily, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, accept_with, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+use crate::sys;
+
+/// Of the thread that accepts.
+const STACK: usize = 64 << 10;
 
 /// A socket that listens.
 pub(super) enum Listener {
     Unix(UnixListener),
-    Tcp(TcpListener),
+    /// What a thread of its own accepts: see [`accept_as_agent`].
+    Tcp(mpsc::Receiver<io::Result<OwnedFd>>),
 }
 
 impl Listener {
     /// What init made or was given.
     pub(super) fn of(socket: OwnedFd) -> io::Result<Self> {
-        rustix::io::ioctl_fionbio(&socket, true)?;
         if sockopt::socket_domain(&socket)? == AddressFamily::UNIX {
-            UnixListener::from_std(socket.into()).map(Self::Unix)
-        } else {
-            TcpListener::from_std(socket.into()).map(Self::Tcp)
+            rustix::io::ioctl_fionbio(&socket, true)?;
+            return UnixListener::from_std(socket.into()).map(Self::Unix);
         }
+        rustix::io::ioctl_fionbio(&socket, false)?;
+        // One is enough: further connections wait in the kernel's queue.
+        let (send, accepted) = mpsc::channel(1);
+        std::thread::Builder::new()
+            .name("ship-accept".into())
+            .stack_size(STACK)
+            .spawn(move || accept_as_agent(&socket, &send))?;
+        Ok(Self::Tcp(accepted))
     }
 
     /// The next connection. Its options are the listener's.
-    pub(super) async fn accept(&self) -> io::Result<Stream> {
+    pub(super) async fn accept(&mut self) -> io::Result<Stream> {
         match self {
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            Self::Tcp(accepted) => {
+                let ended = || io::Error::other("the thread that accepts has ended");
+                let socket = accepted.recv().await.ok_or_else(ended)??;
+                TcpStream::from_std(socket.into()).map(Stream::Tcp)
+            }
+        }
+    }
+}
+
+/// Accepts connections until nobody wants them, as the agent in every respect: a connection belongs to the file-system
+/// id of whoever accepts it, and by that the kernel chooses its routes. The agent's other threads are the user there,
+/// and what is denied to user code would be denied to their answers.
+fn accept_as_agent(listener: &OwnedFd, send: &mpsc::Sender<io::Result<OwnedFd>>) {
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    if let Err(error) = sys::set_file_ids(uid, gid) {
+        let _ = send.blocking_send(Err(error));
+        return;
+    }
+    loop {
+        let accepted = accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+        if send.blocking_send(accepted.map_err(io::Error::from)).is_err() {
+            return;
         }
     }
 }

@@ -4,6 +4,8 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,8 @@ use crate::wait_for;
 
 /// An unprivileged host user for the nested isolation, when the tests run as root.
 const NOBODY: u32 = 65534;
+/// The port where a Ship listens that is asked to, each in a network namespace of its own.
+const PORT: u16 = 7070;
 /// Host id of the sandbox's root in the launcher.
 const BASE: u32 = 100_000;
 
@@ -72,6 +76,9 @@ pub struct Setup {
     pub shown: Vec<(PathBuf, String)>,
     /// Called while init still waits for its configuration, with its host process id.
     pub before_config: Option<Box<dyn FnOnce(u32) + Send + Sync>>,
+    /// Whether Ship listens on a TCP port of its own making, instead of the socket that it is passed. Reaching it takes
+    /// root.
+    pub tcp: bool,
     dir: TempDir,
 }
 
@@ -105,6 +112,7 @@ impl Setup {
             python: true,
             shown: Vec::new(),
             before_config: None,
+            tcp: false,
             dir,
         };
         fs::create_dir(setup.workspace()).unwrap();
@@ -209,6 +217,9 @@ impl Setup {
             Isolation::NestedPid => add(&["--unshare-user", "--uid", "1000", "--gid", "1000"]),
         }
         add(&["/.bay/ship", "init"]);
+        if self.tcp {
+            add(&["--listen", &format!("tcp:{PORT}")]);
+        }
         out
     }
 }
@@ -259,6 +270,17 @@ impl Container {
         wait_for(|| init_of(self.child.id()), "init")
     }
 
+    /// Connects from a thread that enters the container's network for as long as that takes.
+    fn dial_inside(&self) -> io::Result<TcpStream> {
+        let network = File::open(format!("/proc/{}/ns/net", self.init()))?;
+        let dialled = std::thread::spawn(move || {
+            let kind = rustix::thread::LinkNameSpaceType::Network;
+            rustix::thread::move_into_link_name_space(network.as_fd(), Some(kind))?;
+            TcpStream::connect(("127.0.0.1", PORT))
+        });
+        dialled.join().map_err(|_| io::Error::other("the dialling thread panicked"))?
+    }
+
     /// Host process id of the agent.
     pub fn agent(&self) -> u32 {
         let init = self.init();
@@ -305,7 +327,8 @@ impl Container {
 
 impl Place for Container {
     fn name(&self) -> String {
-        format!("bare, {:?}", self.setup.config.isolation)
+        let tcp = if self.setup.tcp { ", tcp" } else { "" };
+        format!("bare, {:?}{tcp}", self.setup.config.isolation)
     }
 
     fn isolation(&self) -> Isolation {
@@ -313,6 +336,9 @@ impl Place for Container {
     }
 
     fn dial(&self) -> io::Result<Box<dyn Stream>> {
+        if self.setup.tcp {
+            return Ok(Box::new(self.dial_inside()?));
+        }
         Ok(Box::new(UnixStream::connect(self.socket())?))
     }
 

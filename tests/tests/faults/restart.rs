@@ -77,7 +77,7 @@ fn a_kill_in_the_middle_of_a_start_or_delete_is_reconciled() {
     type Moment = fn(&Bay) -> bool;
     let moments: [(&str, Moment); 4] = [
         ("at once", |_| true),
-        ("when a socket is there", |bay| has_socket(bay)),
+        ("when something is there to reach it by", |bay| is_made(bay)),
         ("when the first process is there", |bay| !bay.processes().is_empty()),
         ("when init is there", |bay| bay.processes().iter().any(bay_tests::procs::Process::is_init)),
     ];
@@ -149,8 +149,12 @@ fn pids(bay: &Bay) -> Value {
     json!(pids)
 }
 
-fn has_socket(bay: &Bay) -> bool {
+/// It has been made, though nothing may run in it yet.
+fn is_made(bay: &Bay) -> bool {
     use std::os::unix::fs::FileTypeExt as _;
+    if let Some(containers) = bay.containers() {
+        return !containers.all().is_empty();
+    }
     let run = std::fs::read_dir(bay.data_dir().join("run")).into_iter().flatten().flatten();
     run.into_iter().any(|e| {
         e.file_type().is_ok_and(|t| t.is_socket()) && e.path().file_stem().is_none_or(|s| s != "admin")

@@ -2,6 +2,10 @@
 //! what must hold does not.
 
 #[cfg(test)]
+mod docker_container;
+#[cfg(test)]
+mod docker_network;
+#[cfg(test)]
 mod inside;
 #[cfg(test)]
 mod network;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bay_tests::config::Profile;
 use bay_tests::net::{self, Internet, Listener};
-use bay_tests::{Bay, Options, Sandbox, is_root, soon};
+use bay_tests::{Bay, Options, Sandbox, driver, is_root, on_docker, soon};
 use serde_json::{Value, json};
 
 #[test]
@@ -14,7 +14,9 @@ fn without_a_network_there_is_only_loopback() {
     let bay = Bay::start(Options::default());
     let sandbox = bay.api().sandbox(json!({}));
     let interfaces = sandbox.shell_ok("tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '");
-    assert_eq!(interfaces, "lo");
+    // Where Bay reaches the runtime by its address there is one; user code must not get anywhere through it.
+    let by_address = on_docker() && driver::connect() != "socket";
+    assert!(interfaces == "lo" || by_address, "{interfaces}");
     let own = Listener::bind(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let everywhere = Listener::bind(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let mut targets = vec![bay.addr(), own.addr()];

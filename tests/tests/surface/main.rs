@@ -4,3 +4,5 @@
 mod cli;
 #[cfg(test)]
 mod profiles;
+#[cfg(test)]
+mod suites;

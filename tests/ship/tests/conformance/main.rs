@@ -15,7 +15,8 @@ mod meta;
 mod python;
 mod shell;
 
-use bay_ship_tests::{Container, Place, isolations};
+use bay_ship_api::init::Isolation;
+use bay_ship_tests::{Container, Place, Setup, is_root, isolations};
 
 /// Something that a Ship must do.
 pub(crate) struct Case {
@@ -36,6 +37,11 @@ macro_rules! cases {
                     crate::in_bare_containers(super::$name);
                 }
             )+
+
+            #[test]
+            fn over_tcp() {
+                crate::over_tcp(super::CASES);
+            }
         }
     };
 }
@@ -47,4 +53,35 @@ fn in_bare_containers(case: fn(&dyn Place)) {
         eprintln!("{}", container.name());
         case(&container);
     }
+}
+
+/// All cases of a module, each in a container of its own that listens on a TCP port.
+fn over_tcp(cases: &[Case]) {
+    if !is_root() {
+        eprintln!("not tested: entering a container's network takes root");
+        return;
+    }
+    for case in cases {
+        let mut setup = Setup::new(Isolation::TwoUid);
+        setup.tcp = true;
+        let container = setup.start();
+        eprintln!("{}: {}", container.name(), case.name);
+        (case.run)(&container);
+    }
+}
+
+/// A TCP connection belongs to the agent: were it user code's, the routes denied to that would be denied to answers.
+#[test]
+fn tcp_connections_belong_to_the_agent() {
+    if !is_root() {
+        eprintln!("not tested: entering a container's network takes root");
+        return;
+    }
+    let mut setup = Setup::new(Isolation::TwoUid);
+    setup.tcp = true;
+    let container = setup.start();
+    let established = "while read -r _ here _ state _ _ _ owner _; do \
+                       case $here$state in *:1B9E01) echo $owner;; esac; done < /proc/net/tcp";
+    let answer = container.client().shell_ok(established);
+    assert!(answer.contains("900") && !answer.contains("1000"), "{answer}");
 }
