@@ -117,6 +117,7 @@ impl Plugins {
             (name.clone(), capabilities.iter().map(|c| c.name.clone()).collect())
         });
         crate::profile::KnownPlugins {
+            needs_image: false,
             rules: self.rules.keys().cloned().collect(),
             routers: self.routers.keys().cloned().collect(),
             adapters: adapters.collect(),

@@ -24,7 +24,7 @@ use crate::driver::{DockerOptions, Driver, LocalOptions};
 use crate::edge::{router, server};
 use crate::instance::Instance;
 use crate::plugins::Plugins;
-use crate::profile::ProfileSet;
+use crate::profile::{KnownPlugins, ProfileSet};
 use crate::session::{SessionEnv, adopt, recover};
 use crate::store::Store;
 use crate::telemetry;
@@ -97,7 +97,9 @@ async fn build(config: Config, address: SocketAddr) -> anyhow::Result<Arc<App>> 
 
     let host = PluginHost::new(host_options(instance.data_dir(), &config.plugin_limits))?;
     let mut plugins = Plugins::load(&host, &config.plugins).await?;
-    let profiles = ProfileSet::load(config.profiles_dir.as_deref(), &plugins.known())?;
+    let needs_image = config.driver.kind == DriverKind::Docker;
+    let known = KnownPlugins { needs_image, ..plugins.known() };
+    let profiles = ProfileSet::load(config.profiles_dir.as_deref(), &known)?;
     plugins.load_tenants(&host, &config.plugins, &profiles).await?;
 
     let env = SessionEnv {

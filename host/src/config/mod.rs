@@ -138,6 +138,14 @@ impl Config {
                 return Err(Wrong::new(&["sessions", key], message));
             }
         }
+        for (key, span, to) in [
+            ("request_timeout", self.docker.request_timeout, Span::secs(600)),
+            ("pull_timeout", self.docker.pull_timeout, Span::secs(86_400)),
+        ] {
+            if span < Span::secs(1) || span > to {
+                return Err(Wrong::new(&["docker", key], format!("must be from 1s to {}s", to.as_secs())));
+            }
+        }
         if self.history.per_sandbox == 0 {
             return Err(Wrong::new(&["history", "per_sandbox"], "must be at least 1".to_owned()));
         }

@@ -10,6 +10,8 @@ use super::types::{Container, KnownPlugins, Profile, TenantFile, matches};
 const MAX_CONTAINERS: usize = 8;
 /// Longest chain of rules: every call runs all of it.
 const MAX_RULES: usize = 16;
+/// Longest name of an image or an OCI runtime.
+const MAX_REFERENCE: usize = 255;
 /// Most variables of an environment.
 const MAX_ENV: usize = 256;
 
@@ -156,6 +158,7 @@ fn container(found: &mut Findings<'_>, place: &str, c: &Container, known: &Known
             found.add(&["container", place, "primary_for", &n.to_string()], &message, None);
         }
     }
+    docker(found, place, c, known);
     let resources = |key| ["container", place, "resources", key];
     if !(c.resources.cpus >= 0.01 && c.resources.cpus <= 1024.0) {
         found.add(&resources("cpus"), "must be from 0.01 to 1024 cores", None);
@@ -177,6 +180,39 @@ fn container(found: &mut Findings<'_>, place: &str, c: &Container, known: &Known
             let help = format!("write \"{word}\", or the absolute path of a directory");
             found.add(&["container", place, "local", key], &format!("`{value}` is neither"), Some(&help));
         }
+    }
+}
+
+/// What a daemon would refuse at the first start.
+fn docker(found: &mut Findings<'_>, place: &str, c: &Container, known: &KnownPlugins) {
+    // Both become part of a request to the daemon.
+    let named = |text: &str, more: &[u8]| {
+        (1..=MAX_REFERENCE).contains(&text.len())
+            && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
+    };
+    match &c.image {
+        Some(image) if !named(image, b"._-/:@") => {
+            let help = "write it as in \"python:3.13-slim\"";
+            found.add(
+                &["container", place, "image"],
+                &format!("`{image}` is not the name of an image"),
+                Some(help),
+            );
+        }
+        None if known.needs_image => {
+            let help = "the Docker driver runs images: add image = \"bay/ship:latest\", or another";
+            found.add(&["container", place, "name"], "a container without an image", Some(help));
+        }
+        _ => {}
+    }
+    let at = |key| ["container", place, "docker", key];
+    if let Some(runtime) = c.docker.runtime.as_ref().filter(|runtime| !named(runtime, b"._-")) {
+        let help = "write the name that the daemon has for it, as in \"runsc\"";
+        found.add(&at("runtime"), &format!("`{runtime}` is not the name of an OCI runtime"), Some(help));
+    }
+    if !(1..=64 << 10).contains(&(c.docker.tmp.bytes() >> 20)) {
+        found.add(&at("tmp"), "must be from 1m to 64g", None);
     }
 }
 

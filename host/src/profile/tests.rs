@@ -10,6 +10,7 @@ use super::*;
 fn known() -> KnownPlugins {
     let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
     KnownPlugins {
+        needs_image: false,
         rules: set(&["rules-default", "acme-guard"]),
         routers: set(&["router-default"]),
         adapters: [
@@ -72,6 +73,30 @@ fn what_is_left_out_is_the_careful_choice() {
     assert!(profile.offers("python") && !profile.offers("shell"));
     // Nobody's default is a profile that is not there.
     assert!(set.default_for(&tenant("any")).is_none());
+}
+
+#[test]
+fn a_driver_that_runs_images_needs_one_in_every_container() {
+    let known = KnownPlugins { needs_image: true, ..known() };
+    let build = |text: &str| ProfileSet::build(vec![TomlFile::of("p0.toml", text)], Vec::new(), &known);
+    let error = build(GOOD).unwrap_err().to_string();
+    assert!(error.contains("a container without an image") && error.contains("p0.toml:4:8"), "{error}");
+    build(&GOOD.replace("name = \"ship\"", "name = \"ship\"\nimage = \"python:3.13-slim\"")).unwrap();
+}
+
+#[test]
+fn what_the_docker_driver_would_be_refused_is_refused_here() {
+    let with = |more: &str| build(&[&format!("{GOOD}\n{more}")], &[]);
+    assert!(with("[container.docker]\nruntime = \"runsc\"\ntmp = \"64m\"").is_ok());
+    for (more, words) in [
+        ("[container.docker]\nruntime = \"a b\"", "not the name of an OCI runtime"),
+        ("[container.docker]\ntmp = \"1k\"", "from 1m to 64g"),
+    ] {
+        let error = with(more).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    let error = build(&[&GOOD.replace("name = \"ship\"", "name = \"ship\"\nimage = \"a b\"")], &[]);
+    assert!(error.unwrap_err().to_string().contains("not the name of an image"));
 }
 
 #[test]

@@ -221,9 +221,11 @@ impl Default for TenantPlugin {
     }
 }
 
-/// Plugins that are there, for checking the names in profiles.
+/// Plugins that are there, for checking the names in profiles; and what the driver needs of each.
 #[derive(Debug, Clone, Default)]
 pub struct KnownPlugins {
+    /// Whether the driver runs images, so that a container without one could not start.
+    pub needs_image: bool,
     /// Rules plugins.
     pub rules: BTreeSet<String>,
     /// Routers.
