@@ -88,14 +88,19 @@ impl Engine {
     }
 
     /// Runs a command as root in a container; what it printed.
-    #[track_caller]
-    pub fn exec(&self, container: &str, command: &[&str]) -> String {
+    ///
+    /// # Errors
+    /// What the engine says, for instance that the container does not run.
+    pub fn exec(&self, container: &str, command: &[&str]) -> Result<String, String> {
+        let post = |target: String, body: Value| {
+            let body = Some(("application/json", body.to_string().into_bytes()));
+            let answer = self.ask("POST", &target, body).map_err(|e| e.to_string())?;
+            if answer.status < 300 { Ok(answer) } else { Err(answer.brief()) }
+        };
         let body = json!({ "Cmd": command, "User": "0:0", "AttachStdout": true, "Tty": true });
-        let made = self.call("POST", &format!("/containers/{container}/exec"), &body);
+        let made = post(format!("/containers/{container}/exec"), body)?.json();
         let id = made["Id"].as_str().unwrap_or_default();
-        let body = ("application/json", json!({ "Detach": false, "Tty": true }).to_string().into_bytes());
-        let ran = self.ask("POST", &format!("/exec/{id}/start"), Some(body)).expect("run a command");
-        ran.text()
+        Ok(post(format!("/exec/{id}/start"), json!({ "Detach": false, "Tty": true }))?.text())
     }
 
     /// Whether a volume is there.

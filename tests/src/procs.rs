@@ -60,7 +60,8 @@ impl Process {
             if self.is_init() {
                 engine.kill(container);
             } else {
-                engine.exec(container, &["sh", "-c", KILL_BY_NAME, &self.name]);
+                // It may have ended with another one by now.
+                let _ = engine.exec(container, &["sh", "-c", KILL_BY_NAME, &self.name]);
             }
             return;
         }

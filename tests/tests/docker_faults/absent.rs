@@ -25,7 +25,10 @@ fn bay_starts_without_an_engine_says_so_and_recovers_by_itself() {
     assert_eq!(driver["ok"], false, "{ready}");
     assert!(driver["reason"].as_str().is_some_and(|why| !why.is_empty()), "{ready}");
     assert_eq!(ready["parts"]["store"]["ok"], true, "{ready}");
-    assert_eq!(bay.anonymous().get("/ready").send().expect(503), json!({ "status": "not_ready" }));
+    assert_eq!(
+        bay.anonymous().get("/ready").try_send().expect("an answer").expect(503),
+        json!({ "status": "not_ready" })
+    );
 
     // What needs no sandbox goes on; what needs one says what is missing, every time, and soon.
     let sandbox = api.sandbox(json!({ "start": "lazy" }));

@@ -98,7 +98,7 @@ fn a_container_that_ran_out_of_memory_as_a_whole_is_named_so() {
         // Any answer will do, and none is waited for long.
         let fill = json!({ "command": "cat /dev/zero >> /tmp/fill", "timeout": 5 });
         let _ = sandbox.post("shell/exec", &fill).limit(Duration::from_secs(15)).try_send();
-        bay.log().contains("session lost").then_some(())
+        bay.log().contains(" session lost ").then_some(())
     });
     let log = bay.log();
     let lost = log.lines().find(|line| line.contains("session lost")).unwrap_or_default();

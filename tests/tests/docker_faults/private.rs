@@ -26,7 +26,7 @@ impl Private {
     /// Not started. `live_restore`: its containers run on when it stops.
     pub(crate) fn new(live_restore: bool) -> Self {
         // Not within a test's home: what is mounted there would look like a sandbox's.
-        let dir = tempfile::Builder::new().prefix("bay-engine-").tempdir().expect("a temporary directory");
+        let dir = tempfile::Builder::new().prefix("bay-daemon-").tempdir().expect("a temporary directory");
         Self { dir, process: None, live_restore }
     }
 

@@ -129,8 +129,9 @@ fn status(state: Option<&bollard::models::ContainerState>) -> ContainerStatus {
         _ if never => {
             state.error.clone().filter(|e| !e.is_empty()).unwrap_or_else(|| "not started".to_owned())
         }
-        Some(0) => "exit 0".to_owned(),
+        // Before all else: where the kernel ended the runtime's agent, its init ends in good order.
         _ if state.oom_killed == Some(true) => "out of memory".to_owned(),
+        Some(0) => "exit 0".to_owned(),
         Some(137) => "SIGKILL".to_owned(),
         Some(143) => "SIGTERM".to_owned(),
         Some(139) => "SIGSEGV".to_owned(),
