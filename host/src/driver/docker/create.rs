@@ -61,6 +61,7 @@ fn body(plan: &Plan<'_>) -> ContainerCreateBody {
         working_dir: Some("/".to_owned()),
         env: Some(std::iter::once(PATH.to_owned()).chain(unset).collect()),
         healthcheck: Some(HealthConfig { test: strings(&["NONE"]), ..HealthConfig::default() }),
+        stop_signal: Some("SIGTERM".to_owned()),
         open_stdin: Some(true),
         stdin_once: Some(true),
         attach_stdin: Some(true),
