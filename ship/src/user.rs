@@ -88,6 +88,9 @@ impl World {
         ] {
             all.insert(name.to_owned(), format!("{private}/{folder}"));
         }
+        // A newer Python's debugger imports readline, which would read `.inputrc` in the workspace, or wait for ever
+        // where that is a FIFO.
+        all.insert("INPUTRC".to_owned(), "/dev/null".to_owned());
         strings(&all)
     }
 

@@ -105,7 +105,7 @@ fn memory_and_processor_are_bounded() {
     // Two spinning threads and a loop, while the neighbour is asked.
     let spin = "import threading\ndef f():\n  while True: pass\nt = [threading.Thread(target=f, daemon=True) for _ in range(2)]\n[x.start() for x in t]\nwhile True: pass";
     std::thread::scope(|s| {
-        let call = hungry.post("python/exec", &json!({ "code": spin, "timeout": 3 }));
+        let call = hungry.post("python/exec", &json!({ "code": spin, "timeout": 3, "wait": 60 }));
         let call = s.spawn(move || call.send());
         while !call.is_finished() {
             prompt(&neighbour);
