@@ -20,7 +20,8 @@ Usage: cargo xtask CHORE
   test [--suite all|root|user|docker] [-- FILTER]
                                  formatting, lints, bans, house rules, all tests; FILTER goes to nextest
   rules                          only the house rules, which take a moment
-  bench path|ship [--json FILE]  the measured promises, release build
+  bench path|ship|docker [--json FILE]
+                                 the measured promises, release build
   soak [--minutes N]             the tests again and again, with bigger random cases
   soak ship [--minutes N] [--seed N]
                                  kills kernel, shell and Ship at random under load (10 minutes)
