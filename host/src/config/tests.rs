@@ -107,7 +107,7 @@ fn a_mistake_is_shown_in_its_place_with_what_to_write() {
     assert!(text.contains("did you mean `json`?") && text.contains("bay.toml:2:10"), "{text}");
     let text = refused("[server]\nlisten = \"localhost\"\n", &[]);
     assert!(text.contains("bay.toml:2:10") && text.contains("socket address"), "{text}");
-    let text = refused("data_dir = \"\u{e4}\"\n[driver]\nkind = \"docker\"\n", &[]);
+    let text = refused("data_dir = \"\u{e4}\"\n[driver]\nkind = \"podman\"\n", &[]);
     assert!(text.contains("bay.toml:3:8") && text.contains("`local`"), "{text}");
 }
 

@@ -61,6 +61,7 @@ fn body(plan: &Plan<'_>) -> ContainerCreateBody {
         working_dir: Some("/".to_owned()),
         env: Some(std::iter::once(PATH.to_owned()).chain(unset).collect()),
         healthcheck: Some(HealthConfig { test: strings(&["NONE"]), ..HealthConfig::default() }),
+        stop_signal: Some("SIGTERM".to_owned()),
         open_stdin: Some(true),
         stdin_once: Some(true),
         attach_stdin: Some(true),
@@ -155,7 +156,7 @@ impl Inner {
         let done = self.begin(&spec.name);
         let (inner, spec) = (Arc::clone(self), spec.clone());
         let made = tokio::spawn(async move {
-            let made = inner.make(&contact, &spec, &variables).await;
+            let made = Box::pin(inner.make(&contact, &spec, &variables)).await;
             if made.is_err()
                 && let Err(error) = inner.remove(&contact, &spec.name, &spec.name).await
             {

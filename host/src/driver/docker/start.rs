@@ -1,13 +1,14 @@
 //! Starting a container, and handing init its configuration.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bay_ship_api::init::{InitConfig, Isolation};
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::AttachContainerOptionsBuilder;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::engine::{Contact, Failure};
 use super::{Backend, Inner, Reach, network};
@@ -66,21 +67,19 @@ impl Inner {
         id: &str,
         message: &[u8],
     ) -> Result<(), DriverError> {
-        // Attached before it starts: init reads what is there first.
-        let options = AttachContainerOptionsBuilder::new().stream(true).stdin(true).build();
-        let attached = self.engine.call(contact.docker.attach_container(id, Some(options))).await;
-        let mut attached = attached.map_err(|failure| self.not_started(failure, container))?;
-        let mut started = self.engine.call(contact.docker.start_container(id, None)).await;
-        if started.as_ref().is_err_and(|failure| failure.says("/.bay/ship") && failure.says("no such file")) {
-            // Somebody removed the runtime's volume, and the daemon made an empty one in its place.
-            self.ship_volume_again(contact, spec.image.as_deref().unwrap_or_default()).await?;
-            started = self.engine.call(contact.docker.start_container(id, None)).await;
+        let mut input = match self.attach_and_start(contact, id).await {
+            Err(failure) if failure.says("/.bay") => {
+                // Somebody removed the runtime's volume, and the daemon made an empty one in its place.
+                self.ship_volume_again(contact, spec.image.as_deref().unwrap_or_default()).await?;
+                self.attach_and_start(contact, id).await
+            }
+            started => started,
         }
-        started.map_err(|failure| self.not_started(failure, container))?;
+        .map_err(|failure| not_started(failure, container))?;
         let hand_over = async {
-            attached.input.write_all(message).await?;
+            input.write_all(message).await?;
             // The end of the configuration.
-            attached.input.shutdown().await
+            input.shutdown().await
         };
         let reason = match tokio::time::timeout(CONFIG_LIMIT, hand_over).await {
             Ok(Ok(())) => return Ok(()),
@@ -92,16 +91,28 @@ impl Inner {
         Err(DriverError::Start { name: container.name.clone(), reason })
     }
 
-    fn not_started(&self, failure: Failure, container: &ContainerRef) -> DriverError {
-        match failure {
-            Failure::Refused { code: 404, ref message } if message.contains("No such container") => {
-                DriverError::Missing(container.name.clone())
-            }
-            Failure::Refused { message, .. } => {
-                DriverError::Start { name: container.name.clone(), reason: message }
-            }
-            other => other.into_error(&format!("start {}", container.name)),
+    /// Its stdin, attached before it starts: init reads what is there first.
+    async fn attach_and_start(
+        &self,
+        contact: &Contact,
+        id: &str,
+    ) -> Result<Pin<Box<dyn AsyncWrite + Send>>, Failure> {
+        let options = AttachContainerOptionsBuilder::new().stream(true).stdin(true).build();
+        let attached = self.engine.call(contact.docker.attach_container(id, Some(options))).await?;
+        self.engine.call(contact.docker.start_container(id, None)).await?;
+        Ok(attached.input)
+    }
+}
+
+fn not_started(failure: Failure, container: &ContainerRef) -> DriverError {
+    match failure {
+        Failure::Refused { code: 404, ref message } if message.contains("No such container") => {
+            DriverError::Missing(container.name.clone())
         }
+        Failure::Refused { message, .. } => {
+            DriverError::Start { name: container.name.clone(), reason: message }
+        }
+        other => other.into_error(&format!("start {}", container.name)),
     }
 }
 

@@ -259,6 +259,7 @@ pub(super) fn sessions(store: &Store, fake: &Arc<Fake>) -> Arc<Sessions> {
     let capability = |name: &str| name.to_owned();
     let covered = ["python", "shell", "filesystem", "terminal"].map(capability).into();
     let known = KnownPlugins {
+        needs_image: false,
         rules: ["rules-default".to_owned()].into(),
         routers: ["router-default".to_owned()].into(),
         adapters: [("adapter-ship".to_owned(), covered)].into(),

@@ -1,6 +1,6 @@
 //! A driver in a directory of its own, on a real daemon, which is as before when the test ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -200,6 +200,14 @@ impl Drop for Bay {
                         let force = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
                         contact.docker.remove_container(&name, Some(force)).await.unwrap();
                     }
+                }
+                // Made by the daemon itself, without a label, for a container whose volume nobody made.
+                let mine = HashMap::from([("name".to_owned(), vec![options.instance_id.to_lowercase()])]);
+                let mine = ListVolumesOptionsBuilder::new().filters(&mine).build();
+                for volume in
+                    contact.docker.list_volumes(Some(mine)).await.unwrap().volumes.unwrap_or_default()
+                {
+                    driver.volume_remove(&volume.name).await.unwrap();
                 }
                 // There was none when the test had no container.
                 let _none =

@@ -39,13 +39,20 @@ async fn a_volume_removed_by_hand_is_made_again_at_the_next_start() {
 #[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn several_bays_fill_it_once_and_all_start() {
     let bay = Bay::new(Connect::Socket);
-    let others: Vec<_> = (0..3).map(|_| bay.again()).collect();
-    let specs: Vec<_> = (0..3).map(|n| bay.spec(&format!("ship{n}"), Network::None)).collect();
-    let creates = others.iter().zip(&specs).map(|(driver, spec)| driver.create(spec));
-    for (made, (driver, spec)) in
-        futures::future::join_all(creates).await.into_iter().zip(others.iter().zip(&specs))
-    {
+    // Each with an instance of its own, as on machines that share a daemon.
+    let other = |n: usize| {
+        let mut options = bay.options.clone();
+        options.instance_id = format!("{}-{n}", bay.options.instance_id);
+        let mut spec = bay.spec(&format!("ship{n}"), Network::None);
+        spec.labels.insert(names::INSTANCE.to_owned(), options.instance_id.clone());
+        (DockerDriver::new(&options).unwrap(), spec)
+    };
+    let others: Vec<_> = (0..3).map(other).collect();
+    let creates = others.iter().map(|(driver, spec)| driver.create(spec));
+    let made = futures::future::join_all(creates).await;
+    for (made, (driver, spec)) in made.into_iter().zip(&others) {
         let started = driver.start(&made.unwrap(), spec, &config()).await.unwrap();
         bay.prove(&started).await;
+        driver.destroy(&started).await.unwrap();
     }
 }
