@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use lexopt::prelude::*;
 
+use crate::images::{self, Base, Target};
+
 /// Shown by `cargo xtask help`.
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask CHORE
@@ -12,11 +14,14 @@ Usage: cargo xtask CHORE
   quickstart [--once] [--driver docker] [-- ARGS]
                                  set up, build, start Bay, show what it does; leaves it running
                                  (--once: stop it again); ARGS go to `bay quickstart`
+  images [--target ship|slim|base|all] [--base IMAGE | --bootstrap] [--ca FILE] [--measure]
+                                 the images that sandboxes run in, on the engine that `docker` finds
   setup                          install what is missing on this machine
-  test [--suite all|root|user] [-- FILTER]
+  test [--suite all|root|user|docker] [-- FILTER]
                                  formatting, lints, bans, house rules, all tests; FILTER goes to nextest
   rules                          only the house rules, which take a moment
-  bench path|ship [--json FILE]  the measured promises, release build
+  bench path|ship|docker [--json FILE]
+                                 the measured promises, release build
   soak [--minutes N]             the tests again and again, with bigger random cases
   soak ship [--minutes N] [--seed N]
                                  kills kernel, shell and Ship at random under load (10 minutes)
@@ -30,6 +35,7 @@ pub(crate) enum Chore {
     Help,
     Setup,
     Quickstart(Quickstart),
+    Images(images::Options),
     Test(Test),
     Rules,
     Ci,
@@ -47,11 +53,13 @@ pub(crate) struct Quickstart {
 /// Whose processes run the tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Suite {
-    /// As root, then as a normal user. As a normal user the first half goes through sudo.
+    /// As root, then as a normal user, then in containers. As a normal user the first and the last go through sudo.
     #[default]
     All,
     Root,
     User,
+    /// In containers, on a Docker engine of their own.
+    Docker,
 }
 
 /// `test`.
@@ -106,6 +114,7 @@ pub(crate) fn parse(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
         "rules" => nothing_more(words, Chore::Rules),
         "ci" => nothing_more(words, Chore::Ci),
         "quickstart" => quickstart(words),
+        "images" => images(words),
         "test" => test(words),
         "bench" => bench(words),
         "soak" => soak(words),
@@ -134,6 +143,34 @@ fn quickstart(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
     Ok(Chore::Quickstart(options))
 }
 
+fn images(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
+    let mut options = images::Options { targets: Vec::new(), base: None, ca: None, measure: false };
+    while let Some(word) = words.next()? {
+        match word {
+            Long("target") => {
+                match words.value()?.string()?.as_str() {
+                    "all" => options.targets = Target::ALL.to_vec(),
+                    name => options.targets.push(Target::named(name).with_context(|| {
+                        format!("--target is `ship`, `slim`, `base` or `all`, not `{name}`")
+                    })?),
+                }
+            }
+            Long("base") if options.base.is_none() => {
+                options.base = Some(Base::Image(words.value()?.string()?));
+            }
+            Long("bootstrap") if options.base.is_none() => options.base = Some(Base::Bootstrap),
+            // The folder is the caller's, not the workspace's.
+            Long("ca") => options.ca = Some(std::path::absolute(words.value()?)?),
+            Long("measure") => options.measure = true,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if options.targets.is_empty() {
+        options.targets = Target::ALL.to_vec();
+    }
+    Ok(Chore::Images(options))
+}
+
 fn test(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
     let mut options = Test::default();
     while let Some(word) = words.next()? {
@@ -143,7 +180,8 @@ fn test(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
                     "all" => Suite::All,
                     "root" => Suite::Root,
                     "user" => Suite::User,
-                    other => bail!("--suite is `all`, `root` or `user`, not `{other}`"),
+                    "docker" => Suite::Docker,
+                    other => bail!("--suite is `all`, `root`, `user` or `docker`, not `{other}`"),
                 }
             }
             Value(value) => options.filter.push(value.string()?),
@@ -236,6 +274,19 @@ mod tests {
     }
 
     #[test]
+    fn images_are_all_or_the_named_ones_on_one_base() {
+        let images = |line| match typed(line).unwrap() {
+            Chore::Images(options) => options,
+            other => panic!("another chore: {other:?}"),
+        };
+        assert_eq!(images("images"), images::Options::for_tests());
+        let one = images("images --target slim --base debian:13 --ca /tmp/ca.pem");
+        assert_eq!((one.targets, one.base), (vec![Target::Slim], Some(Base::Image("debian:13".into()))));
+        assert_eq!(one.ca, Some("/tmp/ca.pem".into()));
+        assert_eq!(images("images --bootstrap").base, Some(Base::Bootstrap));
+    }
+
+    #[test]
     fn what_comes_after_two_dashes_is_passed_on() {
         let Chore::Quickstart(options) = typed("quickstart --once -- --data-dir /tmp/x").unwrap() else {
             panic!("another chore")
@@ -251,6 +302,8 @@ mod tests {
             "frobnicate",
             "setup now",
             "test --suite none",
+            "images --target latest",
+            "images --bootstrap --base x",
             "bench",
             "soak --minutes 0",
             "soak --minutes x",

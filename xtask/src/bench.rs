@@ -1,4 +1,4 @@
-//! `cargo xtask bench path|ship`: builds what is measured as it is shipped, and runs a bench of it.
+//! `cargo xtask bench path|ship|docker`: builds what is measured as it is shipped, and runs a bench of it.
 
 use std::process::Command;
 
@@ -12,7 +12,8 @@ pub(crate) fn bench(options: &args::Bench) -> anyhow::Result<()> {
     let mut command = match options.name.as_str() {
         "path" => path()?,
         "ship" => ship()?,
-        other => bail!("there is no bench `{other}`; there are `path` and `ship`"),
+        "docker" => docker()?,
+        other => bail!("there is no bench `{other}`; there are `path`, `ship` and `docker`"),
     };
     if let Some(json) = &options.json {
         // The bench runs at the root of the workspace; a relative path means the caller's folder.
@@ -39,5 +40,18 @@ fn ship() -> anyhow::Result<Command> {
     let bench = workspace::build_alone("bay-ship-bench", ["--bin", "bay-ship-bench"], "release")?;
     let mut command = run::command(&bench);
     command.env("BAY_TEST_SHIP", &ship).env("BAY_TEST_PYTHON", python::at_hand()?);
+    Ok(command)
+}
+
+/// What sandboxes cost on a Docker engine, over that engine's bare API. The engine is that of `BAY_TEST_DOCKER_HOST`, else
+/// of `DOCKER_HOST`, else the machine's; it must have the image (`cargo xtask images`).
+fn docker() -> anyhow::Result<Command> {
+    let bay = workspace::build_bay("release")?;
+    let bench = workspace::build("bay-bench", ["--bin", "bay-bench"], "release")?;
+    let named = |name: &str| std::env::var(name).ok().filter(|host| !host.is_empty());
+    let host = named("BAY_TEST_DOCKER_HOST").or_else(|| named("DOCKER_HOST"));
+    let mut command = run::command(&bench);
+    command.args(["docker", "--bay"]).arg(&bay).env("BAY_TEST_BIN", &bay).env("BAY_TEST_DRIVER", "docker");
+    command.env("BAY_TEST_DOCKER_HOST", host.as_deref().unwrap_or("unix:///var/run/docker.sock"));
     Ok(command)
 }

@@ -5,13 +5,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 
 use crate::args::{Suite, Test};
+use crate::engine::{Engine, Holdings};
 use crate::privilege::is_root;
 use crate::suite::{Built, Count, Ran};
-use crate::{rules, run, setup, workspace};
+use crate::{images, rules, run, setup, workspace};
 
 /// What a normal user runs again: the parts whose behaviour depends on who runs them.
 const USER_FILTER: &str =
     "package(bay-tests) + (package(bay) & test(/local/)) + package(bay-ship) + package(bay-ship-tests)";
+
+/// How Bay can reach the runtime in a container: what people read, what the tests are told.
+const CONNECTS: [(&str, &str); 3] = [
+    ("tests in containers, by socket", "socket"),
+    ("tests in containers, by published port", "host_port"),
+    ("tests in containers, by address", "container_network"),
+];
 
 /// One step of the check and how it went.
 struct Step {
@@ -74,7 +82,8 @@ impl Report {
 
 /// Checks everything, goes on after a failed step, and fails if any did.
 pub(crate) fn check(options: &Test) -> anyhow::Result<()> {
-    setup::setup(setup::For::Testing)?;
+    let containers = matches!(options.suite, Suite::All | Suite::Docker);
+    setup::setup(if containers { setup::For::TestingContainers } else { setup::For::Testing })?;
     let mut report = Report::default();
     report.step("formatting", formatting);
     report.step("house rules", rules::check);
@@ -96,19 +105,55 @@ fn suites(report: &mut Report, options: &Test, built: Option<&Built>) {
     if matches!(options.suite, Suite::All | Suite::Root) {
         report.suite("tests as root", || built.context(not_compiled)?.run_as_root(&filter));
     }
-    match options.suite {
-        Suite::Root => println!("\nNOT RUN: the tests as a normal user (--suite root)"),
-        Suite::All | Suite::User => {
-            let again = ["-E", USER_FILTER];
-            // Who is not root and asks for this half only gets all of it.
-            let everything = options.suite == Suite::User && !is_root();
-            let filter = if filter.is_empty() && !everything { &again[..] } else { &filter[..] };
-            report.suite("tests as a normal user", || built.context(not_compiled)?.run_as_user(filter));
-        }
+    if matches!(options.suite, Suite::All | Suite::User) {
+        let again = ["-E", USER_FILTER];
+        // Who is not root and asks for this part only gets all of it.
+        let everything = options.suite == Suite::User && !is_root();
+        let filter = if filter.is_empty() && !everything { &again[..] } else { &filter[..] };
+        report.suite("tests as a normal user", || built.context(not_compiled)?.run_as_user(filter));
     }
-    if options.suite == Suite::User {
-        println!("\nNOT RUN: the tests as root (--suite user)");
+    if matches!(options.suite, Suite::All | Suite::Docker) {
+        containers(report, built, &filter);
     }
+    let left_out = match options.suite {
+        Suite::All => return,
+        Suite::Root => "the tests as a normal user and in containers (--suite root)",
+        Suite::User => "the tests as root and in containers (--suite user)",
+        Suite::Docker => "the tests as root and as a normal user (--suite docker)",
+    };
+    println!("\nNOT RUN: {left_out}");
+}
+
+/// The suite on a Docker engine, once for each way to reach what is in a container.
+fn containers(report: &mut Report, built: Option<&Built>, filter: &[&str]) {
+    let mut started: Option<(Engine, Holdings)> = None;
+    report.step("a Docker engine and its images", || {
+        let engine = Engine::start()?;
+        images::make(engine.docker(), &images::Options::for_tests())?;
+        let before = engine.holdings()?;
+        started = Some((engine, before));
+        Ok(())
+    });
+    let not_compiled = "the tests did not compile";
+    let no_engine = "there is no engine";
+    for (name, connect) in CONNECTS {
+        report.suite(name, || {
+            let (engine, _) = started.as_ref().context(no_engine)?;
+            built.context(not_compiled)?.run_beside(engine, connect, filter)
+        });
+    }
+    // A part of the suite that somebody asked for has no front door.
+    if filter.is_empty() {
+        report.step("quickstart in containers", || {
+            built.context(not_compiled)?.quickstart_beside(&started.as_ref().context(no_engine)?.0)
+        });
+    }
+    report.step("the engine is left as it was", || {
+        let (engine, before) = started.take().context(no_engine)?;
+        let unchanged = engine.unchanged_since(&before);
+        let stopped = engine.stop();
+        unchanged.and(stopped)
+    });
 }
 
 fn formatting() -> anyhow::Result<()> {

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `setup` | install what is missing |
 //! | `quickstart` | set up, build, hand over to `bay quickstart` |
-//! | `check` | formatting, lints, bans, house rules, all tests, twice: as root and as a normal user |
+//! | `images` | the images that sandboxes run in |
+//! | `check` | formatting, lints, bans, house rules, all tests: as root, as a normal user, in containers |
 //! | `bench` | the measured promises |
 //! | `soak` | the tests again and again, with bigger random cases |
 //! | `fuzz` | libFuzzer on what reads hostile bytes |
@@ -14,7 +15,9 @@
 mod args;
 mod bench;
 mod check;
+mod engine;
 mod fuzz;
+mod images;
 mod privilege;
 mod python;
 mod quickstart;
@@ -47,6 +50,7 @@ fn chore() -> anyhow::Result<()> {
         }
         Chore::Setup => setup::setup(setup::For::Running),
         Chore::Quickstart(options) => quickstart::quickstart(&options),
+        Chore::Images(options) => images::images(&options),
         Chore::Test(options) => check::check(&options),
         Chore::Rules => rules::check(),
         Chore::Ci => run::checked(run::command("bash").arg(".ci/run")),

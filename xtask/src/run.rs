@@ -48,6 +48,20 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{shown}` printed what is not UTF-8"))
 }
 
+/// What it prints on standard output for this input, when it succeeds.
+pub(crate) fn answer(command: &mut Command, input: &[u8]) -> anyhow::Result<String> {
+    let shown = shown(command);
+    let cannot = || format!("cannot run `{shown}`");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().with_context(cannot)?;
+    // Dropped at once, which is the end of the input. Nothing here answers before it has read everything.
+    child.stdin.take().context("no pipe to write")?.write_all(input)?;
+    let output = child.wait_with_output().with_context(cannot)?;
+    if !output.status.success() {
+        bail!("`{shown}` ended with {}", output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("`{shown}` printed what is not UTF-8"))
+}
+
 /// True when it runs and succeeds; what it prints is dropped.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())

@@ -15,6 +15,10 @@ pub(crate) enum For {
     Running,
     /// And running its tests.
     Testing,
+    /// And a Docker engine of the tests' own.
+    TestingContainers,
+    /// Only making a base for images.
+    Bootstrapping,
 }
 
 /// A tool, the Debian package that has it, and why it is needed.
@@ -63,16 +67,40 @@ const TEST_TOOLS: &[Tool] = &[
     Tool { package: "passwd", why: "makes that user", present: || on_path("useradd") },
 ];
 
+/// What an engine of the tests' own needs.
+const ENGINE_TOOLS: &[Tool] = &[
+    Tool { package: "docker.io", why: "runs containers", present: || on_path("dockerd") },
+    // In newer releases a package of its own.
+    Tool { package: "docker-cli", why: "speaks to the engine", present: || on_path("docker") },
+];
+
+const BOOTSTRAP_TOOLS: &[Tool] = &[
+    Tool { package: "debootstrap", why: "makes the base of images", present: || on_path("debootstrap") },
+    Tool {
+        package: "debian-archive-keyring",
+        why: "tells Debian's packages from others",
+        present: || Path::new("/usr/share/keyrings/debian-archive-keyring.gpg").exists(),
+    },
+];
+
 const SYSTEM_PYTHON: &str = "/usr/bin/python3";
 
 /// Finds and installs. Quiet and quick when nothing is missing.
 pub(crate) fn setup(purpose: For) -> anyhow::Result<()> {
     ensure!(cfg!(target_os = "linux"), "Bay's local driver needs Linux (namespaces); this is something else");
+    if purpose == For::Bootstrapping {
+        return packages(BOOTSTRAP_TOOLS.iter());
+    }
     rust_targets()?;
-    let tools = TOOLS.iter().chain(if purpose == For::Testing { TEST_TOOLS } else { &[] });
-    packages(tools)?;
-    if purpose == For::Testing {
+    packages(TOOLS.iter())?;
+    if purpose != For::Running {
+        packages(TEST_TOOLS.iter())?;
         nextest()?;
+    }
+    if purpose == For::TestingContainers {
+        // The one after the other: the first brings both on releases that have no such second package.
+        packages(ENGINE_TOOLS.iter().take(1))?;
+        packages(ENGINE_TOOLS.iter().skip(1))?;
     }
     println!("setup: everything needed is here");
     Ok(())
@@ -126,8 +154,9 @@ fn packages<'a>(tools: impl Iterator<Item = &'a Tool>) -> anyhow::Result<()> {
 
 fn apt_get(root: Root, words: &[&str]) -> anyhow::Result<()> {
     let Some(mut command) = root.command("env") else { bail!("not root") };
-    // A package that asks a question would wait for ever without an input.
-    run::checked(command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(words))
+    // A package that asks a question would wait for ever without an input. The run level keeps those with a service
+    // from starting it where no systemd is in charge: nobody would stop it.
+    run::checked(command.args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"]).args(words))
 }
 
 fn what_to_type(names: &[&str], apt: bool) -> String {

@@ -13,6 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
 
+use crate::engine::Engine;
 use crate::privilege::{Root, is_root};
 use crate::{python, run, setup, workspace};
 
@@ -111,6 +112,30 @@ impl Built {
         self.finish(command, filter, &[])
     }
 
+    /// Runs the suite that is for containers, beside an engine, as root.
+    pub(crate) fn run_beside(&self, engine: &Engine, connect: &str, filter: &[&str]) -> anyhow::Result<Ran> {
+        let mut command = engine.command("bash")?;
+        command.args(["-c", AS_ROOT, "suite"]);
+        let address = engine.address();
+        let environment = [
+            ("BAY_TEST_DRIVER", "docker"),
+            ("BAY_TEST_CONNECT", connect),
+            ("BAY_TEST_DOCKER_HOST", &address),
+            ("BAY_TEST_IMAGE", "bay/ship:slim"),
+            // Not the one of whoever typed the command, should a test look there.
+            ("DOCKER_HOST", &address),
+        ];
+        self.finish(command, &[&["--profile", "docker"], filter].concat(), &environment)
+    }
+
+    /// Runs `bay quickstart` with containers, beside an engine.
+    pub(crate) fn quickstart_beside(&self, engine: &Engine) -> anyhow::Result<()> {
+        let mut command = engine.command("env")?;
+        command.arg(format!("DOCKER_HOST={}", engine.address())).arg(&self.bay);
+        command.args(["quickstart", "--once", "--driver", "docker", "--data-dir"]);
+        run::checked(command.arg(engine.scratch("quickstart")))
+    }
+
     /// `command` takes `NAME=VALUE…` and then a command line, as `env` does.
     fn finish(
         &self,
@@ -136,7 +161,7 @@ impl Built {
 }
 
 /// The start of a command line that `script` finishes, run as root in namespaces that end with it.
-fn contained(root: Root, script: &str) -> anyhow::Result<Command> {
+pub(crate) fn contained(root: Root, script: &str) -> anyhow::Result<Command> {
     let Some(mut command) = root.command("unshare") else {
         bail!("needs root, and sudo asks for a password; `--suite user` leaves this half out")
     };

@@ -7,7 +7,6 @@ use std::time::Duration;
 use bay_ship_api::http::Meta;
 use bay_ship_api::init::{InitConfig, Limits, NetworkSetup};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::env::{SessionEnv, failure, is_away};
@@ -27,9 +26,6 @@ const META_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a cancelled start waits for what the driver is at: longer than making a container takes, and short
 /// enough for a deletion to be done within a second.
 const CANCEL_GRACE: Duration = Duration::from_millis(400);
-/// First and longest pause between attempts to reach a runtime that does not listen yet.
-const DIAL_AGAIN: Duration = Duration::from_millis(2);
-const DIAL_RARELY: Duration = Duration::from_millis(50);
 /// How much of a dead container's log goes into Bay's.
 const LOG_TAIL: usize = 2048;
 /// The version of the runtime's API that Bay speaks.
@@ -219,7 +215,7 @@ pub(super) async fn prove(
     client: &RuntimeClient,
 ) -> ApiResult<Meta> {
     let proven = async {
-        listening(env, client).await?;
+        client.wait_ready(env.start_timeout).await?;
         client.meta(META_TIMEOUT).await
     };
     let why = tokio::select! {
@@ -245,24 +241,6 @@ pub(super) async fn prove(
         container = %reference.name, why, said = %String::from_utf8_lossy(&log), "runtime did not come up",
     );
     Err(ApiError::new(Code::RuntimeError, "the sandbox's runtime did not start; see Bay's log"))
-}
-
-/// Waits until the runtime has proven itself. Where it makes its own socket there may be none yet, and a forwarder of
-/// the engine's hangs up while there is none; that it has died is for the caller to notice.
-async fn listening(env: &SessionEnv, client: &RuntimeClient) -> Result<(), RuntimeError> {
-    let until = Instant::now() + env.start_timeout;
-    let mut pause = DIAL_AGAIN;
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        match client.wait_ready(left).await {
-            Err(RuntimeError::Dial(error)) if is_away(&error) => return Err(RuntimeError::Dial(error)),
-            Err(RuntimeError::Dial(_) | RuntimeError::Io(_)) if left > pause => {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(DIAL_RARELY);
-            }
-            other => return other,
-        }
-    }
 }
 
 /// What Ship serves by itself, and what that needs in the image.

@@ -1,4 +1,5 @@
-//! `bay-bench path --bay BINARY [--path-micro BINARY] [--json FILE]`: what a call costs, and what of that is Bay.
+//! `bay-bench path|docker --bay BINARY [--path-micro BINARY] [--json FILE]`: what a call costs, or what sandboxes on a
+//! Docker engine cost, and what of that is Bay.
 //!
 //! Nothing here fails because a figure is bad: a figure is printed with its aim, for a person to judge on a
 //! machine they know. What fails is what cannot be measured.
@@ -6,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "the figures are for whoever typed the command")]
 
 mod client;
+mod docker;
 mod memory;
 mod micro;
 mod path;
@@ -16,8 +18,16 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use lexopt::prelude::*;
 
+/// Which bench.
+#[derive(Debug, Clone, Copy)]
+enum Bench {
+    Path,
+    Docker,
+}
+
 /// What was typed.
 struct Options {
+    bench: Bench,
     bay: PathBuf,
     path_micro: Option<PathBuf>,
     json: Option<PathBuf>,
@@ -39,8 +49,17 @@ fn run() -> anyhow::Result<()> {
     if let Some(micro) = &options.path_micro {
         rows.extend(micro::rows(micro)?);
     }
-    rows.extend(path::rows(&options.bay)?);
-    let report = bay_bench_report::Report::new("path", rows);
+    let name = match options.bench {
+        Bench::Path => {
+            rows.extend(path::rows(&options.bay)?);
+            "path"
+        }
+        Bench::Docker => {
+            rows.extend(docker::rows(&options.bay)?);
+            "docker"
+        }
+    };
+    let report = bay_bench_report::Report::new(name, rows);
     print!("{}", report.markdown());
     if let Some(file) = &options.json {
         let text = serde_json::to_string_pretty(&report)?;
@@ -60,9 +79,10 @@ fn options(mut words: lexopt::Parser) -> anyhow::Result<Options> {
             other => return Err(other.unexpected().into()),
         }
     }
-    match bench.as_deref() {
-        Some("path") => {}
-        other => bail!("which bench? there is `path`, not {other:?}"),
-    }
-    Ok(Options { bay: bay.context("--bay BINARY is needed")?, path_micro, json })
+    let bench = match bench.as_deref() {
+        Some("path") => Bench::Path,
+        Some("docker") => Bench::Docker,
+        other => bail!("which bench? there are `path` and `docker`, not {other:?}"),
+    };
+    Ok(Options { bench, bay: bay.context("--bay BINARY is needed")?, path_micro, json })
 }
