@@ -22,7 +22,6 @@ async fn stranger(contact: &Contact, name: &str, labels: &[(&str, &str)]) -> Str
 }
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn a_strangers_container_of_our_name_is_neither_taken_nor_removed() {
     let bay = Bay::new(Connect::Socket);
     let (contact, spec) = (bay.contact().await, bay.spec("ship", Network::None));
@@ -45,7 +44,6 @@ async fn a_strangers_container_of_our_name_is_neither_taken_nor_removed() {
 }
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn a_leftover_of_ours_is_replaced() {
     let bay = Bay::new(Connect::Socket);
     let spec = bay.spec("ship", Network::None);
@@ -55,7 +53,6 @@ async fn a_leftover_of_ours_is_replaced() {
 }
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn what_is_not_there_is_named_with_what_to_do() {
     let bay = Bay::new(Connect::Socket);
     let mut spec = bay.spec("ship", Network::None);
@@ -79,7 +76,6 @@ async fn what_is_not_there_is_named_with_what_to_do() {
 }
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn a_pool_without_a_subnet_says_so_and_one_given_back_is_used_again() {
     let bay = Bay::with(DockerConfig {
         host: Some(host()),
@@ -100,7 +96,6 @@ async fn a_pool_without_a_subnet_says_so_and_one_given_back_is_used_again() {
 }
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn a_container_has_what_it_needs_and_nothing_else() {
     for (connect, network, net_admin) in [
         (Connect::Socket, Network::None, false),

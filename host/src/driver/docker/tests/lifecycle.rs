@@ -11,7 +11,6 @@ use crate::config::Connect;
 const MODES: [Connect; 3] = [Connect::Socket, Connect::HostPort, Connect::ContainerNetwork];
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn every_mode_reaches_the_runtime_with_every_network_and_leaves_nothing() {
     for mode in MODES {
         let bay = Bay::new(mode);
@@ -48,7 +47,6 @@ async fn every_mode_reaches_the_runtime_with_every_network_and_leaves_nothing() 
 }
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn a_death_is_known_within_a_second_by_this_bay_and_the_next() {
     let bay = Bay::new(Connect::Socket);
     let container = bay.run(&bay.spec("ship", Network::None)).await;
@@ -76,7 +74,6 @@ async fn a_death_is_known_within_a_second_by_this_bay_and_the_next() {
 }
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn a_paused_container_can_be_stopped_and_one_removed_by_hand_is_missing() {
     let bay = Bay::new(Connect::Socket);
     let container = bay.run(&bay.spec("ship", Network::None)).await;
@@ -85,14 +82,14 @@ async fn a_paused_container_can_be_stopped_and_one_removed_by_hand_is_missing() 
     assert_eq!(bay.driver.inspect(&container).await.unwrap(), ContainerStatus::Running);
     bay.driver.stop(&container, Duration::from_millis(200)).await.unwrap();
     assert!(matches!(bay.driver.inspect(&container).await.unwrap(), ContainerStatus::Exited { .. }));
-    docker.remove_container(&container.name, None).await.unwrap();
+    let with_its_volumes = bollard::query_parameters::RemoveContainerOptionsBuilder::new().v(true).build();
+    docker.remove_container(&container.name, Some(with_its_volumes)).await.unwrap();
     assert_eq!(bay.driver.wait(&container).await.unwrap(), ContainerStatus::Missing);
     bay.driver.stop(&container, PATIENCE).await.unwrap();
     bay.driver.destroy(&container).await.unwrap();
 }
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn five_at_once_start_in_a_daemon_that_has_nothing_yet() {
     let bay = Bay::new(Connect::ContainerNetwork);
     let specs: Vec<_> = (0..5).map(|n| bay.spec(&format!("ship{n}"), Network::None)).collect();
@@ -103,7 +100,6 @@ async fn five_at_once_start_in_a_daemon_that_has_nothing_yet() {
 }
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn a_creation_that_nobody_waits_for_is_found_by_name() {
     let bay = Bay::new(Connect::HostPort);
     // The runtime is there, so that what follows is the creation alone.
@@ -121,7 +117,6 @@ async fn a_creation_that_nobody_waits_for_is_found_by_name() {
 }
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn containers_of_a_session_share_its_network_and_the_last_takes_it_along() {
     let bay = Bay::new(Connect::ContainerNetwork);
     let (one, other) = (bay.spec("one", Network::Internal), bay.spec("other", Network::Internal));
@@ -135,7 +130,6 @@ async fn containers_of_a_session_share_its_network_and_the_last_takes_it_along()
 }
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn a_volume_in_use_is_not_removed_and_its_size_is_known() {
     let bay = Bay::new(Connect::Socket);
     let spec = bay.spec("ship", Network::None);

@@ -8,7 +8,6 @@ use super::harness::*;
 use crate::config::Connect;
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn what_a_killed_bay_left_half_filled_is_filled() {
     let bay = Bay::new(Connect::Socket);
     let volume = VolumeCreateRequest {
@@ -20,7 +19,6 @@ async fn what_a_killed_bay_left_half_filled_is_filled() {
 }
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn a_volume_removed_by_hand_is_made_again_at_the_next_start() {
     let bay = Bay::new(Connect::Socket);
     let spec = bay.spec("ship", Network::None);
@@ -36,7 +34,6 @@ async fn a_volume_removed_by_hand_is_made_again_at_the_next_start() {
 }
 
 #[tokio::test]
-#[ignore = "needs BAY_TEST_DOCKER_HOST"]
 async fn several_bays_fill_it_once_and_all_start() {
     let bay = Bay::new(Connect::Socket);
     // Each with an instance of its own, as on machines that share a daemon.
