@@ -82,7 +82,8 @@ async fn a_paused_container_can_be_stopped_and_one_removed_by_hand_is_missing() 
     assert_eq!(bay.driver.inspect(&container).await.unwrap(), ContainerStatus::Running);
     bay.driver.stop(&container, Duration::from_millis(200)).await.unwrap();
     assert!(matches!(bay.driver.inspect(&container).await.unwrap(), ContainerStatus::Exited { .. }));
-    docker.remove_container(&container.name, None).await.unwrap();
+    let with_its_volumes = bollard::query_parameters::RemoveContainerOptionsBuilder::new().v(true).build();
+    docker.remove_container(&container.name, Some(with_its_volumes)).await.unwrap();
     assert_eq!(bay.driver.wait(&container).await.unwrap(), ContainerStatus::Missing);
     bay.driver.stop(&container, PATIENCE).await.unwrap();
     bay.driver.destroy(&container).await.unwrap();
