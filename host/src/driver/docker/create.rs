@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bay_ship_api::{SPOOL_DIR, WORKSPACE};
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, NetworkingConfig,
-    PortBinding, ResourcesUlimits,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
+    NetworkingConfig, PortBinding, ResourcesUlimits,
 };
 use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder};
 use tokio::sync::watch;
@@ -36,6 +37,7 @@ struct Plan<'a> {
     network: Option<&'a str>,
     socket: Option<String>,
     ship: &'a str,
+    instance: &'a str,
     variables: &'a [String],
     cores: f64,
 }
@@ -87,11 +89,13 @@ fn host_config(plan: &Plan<'_>, port: String) -> HostConfig {
         // Until init has set the routes.
         add.push("NET_ADMIN".to_owned());
     }
-    let mut mounts = vec![
-        mount(Some(plan.ship), ship_volume::AT, true),
-        mount(None, "/.bay/spool", false),
-        mount(Some(&spec.volume), "/workspace", false),
-    ];
+    let mut spool = mount(&names::spool(&spec.name), SPOOL_DIR, false);
+    spool.volume_options = Some(MountVolumeOptions {
+        labels: Some(names::own(plan.instance)),
+        ..spool.volume_options.unwrap_or_default()
+    });
+    let mut mounts =
+        vec![mount(plan.ship, ship_volume::AT, true), spool, mount(&spec.volume, WORKSPACE, false)];
     mounts.extend(plan.socket.clone().map(|source| Mount {
         typ: Some(MountType::BIND),
         source: Some(source),
@@ -192,6 +196,7 @@ impl Inner {
             network: name.as_deref(),
             socket,
             ship: self.ship.name(),
+            instance: &self.instance,
             variables,
             cores: contact.facts.cores,
         };

@@ -13,6 +13,8 @@ pub(super) const PREFIX: &str = "bay-";
 const NETWORK_PREFIX: &str = "bay-net-";
 /// What every locker's volume is called first.
 const LOCKER_PREFIX: &str = "bay-locker-";
+/// What every container's volume for output is called first.
+const SPOOL_PREFIX: &str = "bay-spool-";
 /// Longest name of a container or volume.
 const MAX_NAME: usize = 128;
 /// Length of the random part of an id.
@@ -62,6 +64,12 @@ pub(super) fn network(container: &str, policy: Network) -> String {
 /// The volume of a locker.
 pub(super) fn locker(id: &str) -> String {
     format!("{LOCKER_PREFIX}{id}")
+}
+
+/// The volume on which a container keeps long output. It has a name and not just a place, so that it is found after
+/// somebody removed the container by hand.
+pub(super) fn spool(container: &str) -> String {
+    format!("{SPOOL_PREFIX}{}", container.strip_prefix(PREFIX).unwrap_or(container))
 }
 
 /// True for the name of a locker's volume.

@@ -54,10 +54,10 @@ impl ShipVolume {
 }
 
 /// A volume of a container; what the image has there is not copied into it.
-pub(super) fn mount(volume: Option<&str>, target: &str, read_only: bool) -> Mount {
+pub(super) fn mount(volume: &str, target: &str, read_only: bool) -> Mount {
     Mount {
         typ: Some(MountType::VOLUME),
-        source: volume.map(str::to_owned),
+        source: Some(volume.to_owned()),
         target: Some(target.to_owned()),
         read_only: Some(read_only),
         volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() }),
@@ -119,7 +119,7 @@ impl Inner {
             labels: Some([(FILLED_BY.to_owned(), self.instance.clone())].into()),
             network_disabled: Some(true),
             host_config: Some(HostConfig {
-                mounts: Some(vec![mount(Some(&self.ship.name), AT, false)]),
+                mounts: Some(vec![mount(&self.ship.name, AT, false)]),
                 network_mode: Some("none".to_owned()),
                 ..HostConfig::default()
             }),

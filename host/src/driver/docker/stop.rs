@@ -76,10 +76,11 @@ impl Inner {
         self.remove(&contact, &key, &container.name).await
     }
 
-    /// Removes container, network and socket, in this order.
+    /// Removes container, output, network and socket, in this order.
     pub(super) async fn remove(&self, contact: &Contact, key: &str, name: &str) -> Result<(), DriverError> {
         names::checked(name)?;
         self.remove_container(contact, key, name).await?;
+        self.remove_volume(contact, &names::spool(name)).await?;
         self.networks_remove(contact, name).await?;
         self.sockets.remove(name)
     }

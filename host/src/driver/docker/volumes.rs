@@ -6,6 +6,7 @@ use bollard::models::VolumeCreateRequest;
 use bollard::query_parameters::RemoveVolumeOptionsBuilder;
 
 use super::Inner;
+use super::engine::Contact;
 use super::names;
 use crate::driver::DriverError;
 
@@ -28,6 +29,11 @@ impl Inner {
             return Err(DriverError::Missing(name.to_owned()));
         }
         let contact = self.engine.contact().await?;
+        self.remove_volume(&contact, name).await
+    }
+
+    /// Removes a volume that no container uses. Idempotent.
+    pub(super) async fn remove_volume(&self, contact: &Contact, name: &str) -> Result<(), DriverError> {
         let options = RemoveVolumeOptionsBuilder::new().force(false).build();
         match self.engine.call(contact.docker.remove_volume(name, Some(options))).await {
             Ok(()) => Ok(()),
