@@ -209,11 +209,11 @@ pub(super) async fn stop_unsettled(sessions: &Sessions, sandbox: &SandboxRow) ->
         // Settled while this waited for its turn: it has a task now, or is gone.
         return Ok(());
     }
-    if let Some(session) = sessions.env().store.live_session(&sandbox.tenant, &sandbox.id).await? {
-        if let Err(error) = end(sessions, sandbox, &session, "stopped").await {
-            sessions.unfinished().wake();
-            return Err(error);
-        }
+    if let Some(session) = sessions.env().store.live_session(&sandbox.tenant, &sandbox.id).await?
+        && let Err(error) = end(sessions, sandbox, &session, "stopped").await
+    {
+        sessions.unfinished().wake();
+        return Err(error);
     }
     sessions.unfinished().settled(&sandbox.id);
     Ok(())
