@@ -156,7 +156,7 @@ impl Inner {
         let done = self.begin(&spec.name);
         let (inner, spec) = (Arc::clone(self), spec.clone());
         let made = tokio::spawn(async move {
-            let made = inner.make(&contact, &spec, &variables).await;
+            let made = Box::pin(inner.make(&contact, &spec, &variables)).await;
             if made.is_err()
                 && let Err(error) = inner.remove(&contact, &spec.name, &spec.name).await
             {
