@@ -21,12 +21,6 @@ pub const BAY_DIR: &str = "/.bay";
 /// The runtime binary inside a container; its entry point is `/.bay/ship init`.
 pub const SHIP_PATH: &str = "/.bay/ship";
 
-/// A directory of Bay's that only root enters, where the driver has Ship listen at [`SOCKET_PATH`].
-pub const SOCKET_DIR: &str = "/.bay-socket";
-
-/// Ship's socket in [`SOCKET_DIR`].
-pub const SOCKET_PATH: &str = "/.bay-socket/ship.sock";
-
 /// Where a driver may mount a folder on a disk, writable for the agent alone: for output that is too long for memory.
 pub const SPOOL_DIR: &str = "/.bay/spool";
 
