@@ -56,4 +56,6 @@ kill -TERM "$engine" 2>/dev/null || true
 wait "$engine" || true
 # Those of containers that were there to the end are gone with them.
 for _ in 1 2 3; do find /sys/fs/cgroup -depth -type d -path "*$parent*" -exec rmdir {} + 2>/dev/null && break; done
+# Here, too: nobody else does it where whoever started this was killed.
+rm -rf --one-file-system -- "$folder" || true
 exit 0

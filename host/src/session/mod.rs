@@ -5,6 +5,7 @@
 //! be done while the driver was away is done later.
 
 mod adopt;
+mod broken;
 mod env;
 mod live;
 mod recover;

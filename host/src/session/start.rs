@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use bay_ship_api::http::Meta;
 use bay_ship_api::init::{InitConfig, Limits, NetworkSetup};
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::broken::{Broken, undo, unless_cancelled};
 use super::env::{SessionEnv, failure, is_away};
 use super::live::{Live, LiveContainer};
 use super::registry::Sessions;
 use super::task::stopped_meanwhile;
-use super::unfinished::{Call, not_settled};
+use super::unfinished::not_settled;
 use crate::driver::{ContainerRef, ContainerSpec, ContainerStatus, DockerSpec, DriverError};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::profile::{Container, Profile};
@@ -23,9 +23,6 @@ use crate::time::now_ms;
 
 /// How long a runtime that has proven itself may take to say what it is.
 const META_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a cancelled start waits for what the driver is at: longer than making a container takes, and short
-/// enough for a deletion to be done within a second.
-const CANCEL_GRACE: Duration = Duration::from_millis(400);
 /// How much of a dead container's log goes into Bay's.
 const LOG_TAIL: usize = 2048;
 /// The version of the runtime's API that Bay speaks.
@@ -36,19 +33,6 @@ const RUNTIME_OF_BAY: &str = "ship";
 const MAX_NAMES: usize = 128;
 /// Open files of one process of user code.
 const NOFILE: u64 = 65_536;
-
-/// A start that did not come to its end.
-struct Broken {
-    error: ApiError,
-    /// A call to the driver that still runs, since the start was cancelled during it.
-    late: Option<Call<()>>,
-}
-
-impl<E: Into<ApiError>> From<E> for Broken {
-    fn from(error: E) -> Self {
-        Self { error: error.into(), late: None }
-    }
-}
 
 /// Starts a session: intent, volume, containers, proof. What fails is undone before this returns, or, when the
 /// driver is still at it, soon after.
@@ -177,37 +161,6 @@ async fn bring_up(
     Ok(Live { key: session.key(), seq: session.seq, containers })
 }
 
-/// A call to the driver within a start. One that is cancelled gets a moment to end by itself; then it is left to
-/// itself rather than dropped, because what an engine was asked to make it goes on to make.
-async fn unless_cancelled<T: Send + 'static>(
-    cancel: &CancellationToken,
-    call: impl Future<Output = Result<T, DriverError>> + Send + 'static,
-) -> Result<T, Broken> {
-    if cancel.is_cancelled() {
-        return Err(stopped_meanwhile().into());
-    }
-    let (send, result) = oneshot::channel();
-    let mut call = Call::spawn(async move {
-        // Nobody listens any more where the start was cancelled.
-        let _late = send.send(call.await);
-    });
-    let patience = async {
-        cancel.cancelled().await;
-        tokio::time::sleep(CANCEL_GRACE).await;
-    };
-    tokio::select! {
-        result = result => match result {
-            Ok(result) => Ok(result?),
-            // It ended without a word, which only a panic does.
-            Err(_) => match (&mut call).await {
-                Ok(()) => Err(ApiError::internal("a call to the driver ended without an answer").into()),
-                Err(error) => Err(ApiError::internal(error).into()),
-            },
-        },
-        () = patience => Err(Broken { error: stopped_meanwhile(), late: Some(call) }),
-    }
-}
-
 /// Waits for the runtime to prove itself and to say what it is, unless it dies first.
 pub(super) async fn prove(
     env: &SessionEnv,
@@ -277,55 +230,6 @@ async fn remember(
         row.container_ref = Some(reference.backend.clone());
     }
     Ok(env.store.set_session_containers(&sandbox.tenant, &session.key(), rows.to_vec()).await?)
-}
-
-/// Removes what a failed or cancelled start made, and says how it ended.
-async fn undo(
-    sessions: &Sessions,
-    sandbox: &SandboxRow,
-    session: &SessionRow,
-    error: &ApiError,
-    late: Option<Call<()>>,
-    cancelled: bool,
-) {
-    let (env, key) = (sessions.env(), session.key());
-    if let Some(late) = late {
-        match sessions.unfinished().leave(&session.id, late) {
-            Ok(()) => {
-                // Over for clients, but not cleaned: what the driver is making is removed when it is made. A
-                // deletion has marked it `stopping`, which says the same.
-                let step = Transition::Failed(failure(error));
-                if let Err(error) = env.transition(sandbox, &key, step).await {
-                    tracing::error!(sandbox = %sandbox.id, error = %error.message, "could not end a start");
-                }
-                return;
-            }
-            // What came of it is found by its name.
-            Err(call) => drop(call.await),
-        }
-    }
-    let undone = async {
-        let step = if cancelled {
-            Transition::Stopping { reason: "stopped while starting".to_owned() }
-        } else {
-            Transition::Failed(failure(error))
-        };
-        env.transition(sandbox, &key, step).await?;
-        let current = env.store.get_session(&sandbox.tenant, &session.id).await?;
-        // No user code ran yet that would need time to end.
-        env.remove(&references(&current), Duration::ZERO).await?;
-        if current.state.is_live() {
-            env.transition(sandbox, &key, Transition::Ended).await
-        } else {
-            Ok(env.store.session_cleaned(&sandbox.tenant, &key, now_ms()).await?)
-        }
-    };
-    if let Err(error) = undone.await {
-        // The row still says what is left; the recovery finishes it.
-        tracing::error!(sandbox = %sandbox.id, error = %error.message, "could not undo a start");
-        sessions.unfinished().unsettle(&sandbox.id);
-        sessions.unfinished().wake();
-    }
 }
 
 /// How the driver finds a session's containers, created or not.

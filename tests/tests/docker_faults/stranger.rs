@@ -40,7 +40,7 @@ fn a_stranger_at_a_sandboxs_address_is_refused_and_learns_nothing() {
     // The sandbox's container runs on, but its address is another's now.
     let disconnect = json!({ "Container": id, "Force": true });
     engine.call("POST", &format!("/networks/{network}/disconnect"), &disconnect);
-    let name = format!("bay-test-stranger-{}", std::process::id());
+    let name = format!("stranger-of-test-{}", std::process::id());
     let wanted = json!({
         "Image": image(), "Entrypoint": ["python3", "-c", LISTENER],
         "HostConfig": { "NetworkMode": network },
