@@ -279,8 +279,9 @@ pub(super) fn sessions(store: &Store, fake: &Arc<Fake>) -> Arc<Sessions> {
 /// Looks until it is so, or fails after a while.
 pub(super) async fn until<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> F) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let mut again = tokio::time::interval(Duration::from_millis(10));
     while !look().await {
         assert!(tokio::time::Instant::now() < deadline, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        again.tick().await;
     }
 }
