@@ -72,6 +72,11 @@ const ENGINE_TOOLS: &[Tool] = &[
     Tool { package: "docker.io", why: "runs containers", present: || on_path("dockerd") },
     // In newer releases a package of its own.
     Tool { package: "docker-cli", why: "speaks to the engine", present: || on_path("docker") },
+    Tool {
+        package: "docker-registry",
+        why: "has images for it to fetch",
+        present: || on_path("docker-registry"),
+    },
 ];
 
 const BOOTSTRAP_TOOLS: &[Tool] = &[

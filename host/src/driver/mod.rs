@@ -194,6 +194,15 @@ pub enum DriverError {
     },
 }
 
+/// What a start waits for, for whoever looks meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// For a person.
+    pub message: String,
+    /// Since when, Unix milliseconds.
+    pub since: i64,
+}
+
 /// Something that runs containers.
 #[async_trait]
 pub trait Driver: Send + Sync + 'static {
@@ -208,6 +217,11 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Whether it can serve now; the error says what is missing and what to do. Bounded to a few seconds.
     async fn health(&self) -> Result<(), DriverError>;
+
+    /// How far an image is that is being fetched; none when it is not, or where there are no images.
+    fn fetching(&self, _image: &str) -> Option<Progress> {
+        None
+    }
 
     /// Makes ready for [`Driver::start`]: sockets, cgroups, network. Undoes itself when it fails.
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerRef, DriverError>;

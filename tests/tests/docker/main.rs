@@ -4,3 +4,5 @@
 mod images;
 #[cfg(test)]
 mod life;
+#[cfg(test)]
+mod pull;

@@ -1,17 +1,101 @@
 //! Images: there, fetched, or an error that says what to do.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bollard::models::CreateImageInfo;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::StreamExt as _;
 use tokio::time::Instant;
 
 use super::Inner;
 use super::engine::{Contact, Failure};
-use crate::driver::{DriverError, PullPolicy};
+use crate::driver::{DriverError, Progress, PullPolicy};
+use crate::time::now_ms;
 
 /// How often progress is logged.
 const TELL: Duration = Duration::from_secs(1);
+
+/// Most layers of which the sizes are kept: far more than an image can have.
+const MAX_LAYERS: usize = 512;
+
+/// The images that are being fetched.
+#[derive(Default)]
+pub(super) struct Pulls {
+    all: Mutex<BTreeMap<String, Pull>>,
+}
+
+struct Pull {
+    /// Starts that wait for it: the daemon fetches once for all of them.
+    waiting: usize,
+    since: i64,
+    percent: Option<u64>,
+}
+
+impl Pulls {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Pull>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far it is.
+    pub(super) fn of(&self, image: &str) -> Option<Progress> {
+        let all = self.all();
+        let pull = all.get(image)?;
+        let percent = pull.percent.map(|percent| format!(", {percent} %")).unwrap_or_default();
+        Some(Progress { message: format!("fetching image {image}{percent}"), since: pull.since })
+    }
+
+    fn begin(&self, image: &str) -> Fetching<'_> {
+        let mut all = self.all();
+        let pull = all.entry(image.to_owned()).or_insert(Pull { waiting: 0, since: now_ms(), percent: None });
+        pull.waiting += 1;
+        Fetching { pulls: self, image: image.to_owned(), layers: HashMap::new() }
+    }
+}
+
+/// One start that waits for an image.
+struct Fetching<'a> {
+    pulls: &'a Pulls,
+    image: String,
+    /// Of each layer what has come and what it has in all.
+    layers: HashMap<String, (i64, i64)>,
+}
+
+impl Fetching<'_> {
+    /// Takes what the daemon says of one layer; how much of all that is known has come.
+    fn step(&mut self, step: &CreateImageInfo) -> Option<u64> {
+        if step.status.as_deref() == Some("Downloading")
+            && let (Some(layer), Some(detail)) = (&step.id, &step.progress_detail)
+            && let (Some(current), Some(total)) = (detail.current, detail.total)
+            && (self.layers.len() < MAX_LAYERS || self.layers.contains_key(layer))
+        {
+            self.layers.insert(layer.clone(), (current.max(0), total.max(0)));
+        }
+        let sum = |part: fn(&(i64, i64)) -> i64| {
+            self.layers.values().fold(0_i64, |sum, layer| sum.saturating_add(part(layer)))
+        };
+        let (current, total) = (sum(|layer| layer.0), sum(|layer| layer.1));
+        let percent = current.saturating_mul(100).checked_div(total)?;
+        let percent = u64::try_from(percent.clamp(0, 100)).ok();
+        if let Some(pull) = self.pulls.all().get_mut(&self.image) {
+            pull.percent = percent;
+        }
+        percent
+    }
+}
+
+impl Drop for Fetching<'_> {
+    fn drop(&mut self) {
+        let mut all = self.pulls.all();
+        if let Some(pull) = all.get_mut(&self.image) {
+            pull.waiting -= 1;
+            if pull.waiting == 0 {
+                all.remove(&self.image);
+            }
+        }
+    }
+}
 
 impl Inner {
     /// Sees to it that an image is there, and returns the names of the variables it sets.
@@ -62,6 +146,7 @@ impl Inner {
         let mut progress = Box::pin(contact.docker.create_image(Some(options), None, None));
         let deadline = Instant::now() + self.pull_limit;
         let mut told: Option<Instant> = None;
+        let mut fetching = self.pulls.begin(image);
         tracing::info!(image, "fetching an image");
         loop {
             let step = match tokio::time::timeout_at(deadline, progress.next()).await {
@@ -84,10 +169,9 @@ impl Inner {
             if let Some(detail) = step.error_detail {
                 return Err(detail.message.unwrap_or_else(|| "no reason given".to_owned()));
             }
+            let percent = fetching.step(&step);
             if told.is_none_or(|at| at.elapsed() >= TELL) {
                 told = Some(Instant::now());
-                let detail = step.progress_detail.unwrap_or_default();
-                let percent = detail.current.zip(detail.total.filter(|t| *t > 0)).map(|(c, t)| c * 100 / t);
                 tracing::info!(image, layer = step.id, step = step.status, percent, "fetching an image");
             }
         }
@@ -109,6 +193,29 @@ fn reference(image: &str) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_is_of_all_layers_and_goes_with_the_last_who_waits() {
+        let pulls = Pulls::default();
+        let step = |layer: &str, current, total| CreateImageInfo {
+            id: Some(layer.to_owned()),
+            status: Some("Downloading".to_owned()),
+            progress_detail: Some(bollard::models::ProgressDetail { current, total }),
+            ..CreateImageInfo::default()
+        };
+        let mut first = pulls.begin("a:1");
+        let second = pulls.begin("a:1");
+        assert_eq!(pulls.of("a:1").unwrap().message, "fetching image a:1");
+        assert_eq!(first.step(&step("x", Some(50), Some(100))), Some(50));
+        assert_eq!(first.step(&step("y", Some(0), Some(100))), Some(25));
+        assert_eq!(first.step(&step("z", None, None)), Some(25));
+        assert_eq!(pulls.of("a:1").unwrap().message, "fetching image a:1, 25 %");
+        assert_eq!(pulls.of("b:1"), None);
+        drop(first);
+        assert!(pulls.of("a:1").is_some(), "somebody still waits");
+        drop(second);
+        assert_eq!(pulls.of("a:1"), None);
+    }
 
     #[test]
     fn a_tag_is_what_follows_the_last_component() {

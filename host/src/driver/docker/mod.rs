@@ -31,7 +31,7 @@ use self::probe::Wanted;
 use self::ship_volume::ShipVolume;
 use super::{
     ContainerRef, ContainerSpec, ContainerStatus, DockerOptions, Driver, DriverError, Features, Network,
-    Stream,
+    Progress, Stream,
 };
 
 mod create;
@@ -78,6 +78,7 @@ struct Inner {
     /// Containers that are being made, by name; each closes when it is.
     making: Mutex<BTreeMap<String, watch::Receiver<()>>>,
     sizes: usage::Sizes,
+    pulls: image::Pulls,
 }
 
 /// What is stored of a container.
@@ -139,6 +140,7 @@ impl DockerDriver {
             pull_limit: *config.pull_timeout,
             making: Mutex::default(),
             sizes: usage::Sizes::default(),
+            pulls: image::Pulls::default(),
         };
         let keeper = tokio::spawn(engine.keep(hub)).abort_handle();
         Ok(Self { inner: Arc::new(inner), keeper })
@@ -166,6 +168,10 @@ impl Inner {
 impl Driver for DockerDriver {
     fn name(&self) -> &'static str {
         "docker"
+    }
+
+    fn fetching(&self, image: &str) -> Option<Progress> {
+        self.inner.pulls.of(image)
     }
 
     fn backend(&self) -> &'static str {

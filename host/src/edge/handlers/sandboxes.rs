@@ -166,9 +166,13 @@ pub async fn delete(
 }
 
 fn object(app: &App, row: &SandboxRow, containers: Value) -> Value {
-    let idle = app.profiles.get(&row.tenant, &row.profile).and_then(|profile| {
+    let profile = app.profiles.get(&row.tenant, &row.profile);
+    let idle = profile.as_ref().and_then(|profile| {
         let ms = i64::try_from(profile.idle_timeout.as_millis()).ok()?;
         app.sessions.last_used(&row.id)?.checked_add(ms)
     });
-    sandbox_object(row, idle, containers)
+    let fetching = profile.and_then(|profile| {
+        profile.containers.iter().filter_map(|c| c.image.as_deref()).find_map(|i| app.driver.fetching(i))
+    });
+    sandbox_object(row, idle, fetching, containers)
 }

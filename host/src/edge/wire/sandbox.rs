@@ -2,18 +2,29 @@
 
 use serde_json::{Value, json};
 
+use crate::driver::Progress;
 use crate::session::View;
 use crate::store::{SandboxRow, SandboxStatus};
 use crate::time::{now_ms, rfc3339, rfc3339_or_null};
 
-/// The object; `idle_expires_at` comes from the running session, `containers` only where asked for.
-pub fn sandbox_object(row: &SandboxRow, idle_expires_at: Option<i64>, containers: Value) -> Value {
+/// The object; `idle_expires_at` comes from the running session, `containers` only where asked for, `fetching` from
+/// the driver of one whose image is not there yet.
+pub fn sandbox_object(
+    row: &SandboxRow,
+    idle_expires_at: Option<i64>,
+    fetching: Option<Progress>,
+    containers: Value,
+) -> Value {
     let status = row.status(now_ms());
-    let reason = row
-        .failure
-        .as_ref()
-        .filter(|_| status == SandboxStatus::Failed)
-        .map(|f| json!({ "code": f.code, "message": f.message, "since": rfc3339(f.since) }));
+    let reason = match status {
+        SandboxStatus::Failed => row
+            .failure
+            .as_ref()
+            .map(|f| json!({ "code": f.code, "message": f.message, "since": rfc3339(f.since) })),
+        SandboxStatus::Starting => fetching
+            .map(|p| json!({ "code": "pulling_image", "message": p.message, "since": rfc3339(p.since) })),
+        _ => None,
+    };
     json!({
         "id": row.id,
         "status": status.as_str(),
