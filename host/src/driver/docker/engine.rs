@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
 use super::events::Hub;
+use super::identity::Identity;
 use super::probe::{self, Facts, Wanted};
 use crate::driver::DriverError;
 
@@ -120,6 +121,8 @@ impl std::fmt::Display for Address {
 pub(super) struct Contact {
     pub(super) docker: Docker,
     pub(super) facts: Facts,
+    /// Told when a request found this daemon gone.
+    lost: Notify,
 }
 
 /// Why a request did not do what it should.
@@ -129,7 +132,7 @@ pub(super) enum Failure {
     Away(String),
     /// It did not answer in time.
     Slow(Duration),
-    /// It answered that it will not.
+    /// It answered that it will not, or the request or its answer makes no sense: that has the code 0.
     Refused { code: u16, message: String },
 }
 
@@ -144,6 +147,15 @@ impl Failure {
             Error::JsonDataError { message, .. } => {
                 Self::Refused { code: 0, message: format!("an answer that is no answer: {message}") }
             }
+            // Of the request itself: it never left, which says nothing of the daemon.
+            local @ (Error::JsonSerdeError { .. }
+            | Error::StrParseError { .. }
+            | Error::StrFmtError { .. }
+            | Error::HttpClientError { .. }
+            | Error::URLEncodedError { .. }
+            | Error::URLParseError { .. }
+            | Error::InvalidURIError { .. }
+            | Error::InvalidURIPartsError { .. }) => Self::Refused { code: 0, message: chain(&local) },
             other => Self::Away(chain(&other)),
         }
     }
@@ -156,6 +168,18 @@ impl Failure {
     /// Whether it answered with words among which are these.
     pub(super) fn says(&self, words: &str) -> bool {
         matches!(self, Self::Refused { message, .. } if message.contains(words))
+    }
+
+    /// Where the daemon was only asked to look: then a refusal says that it is unwell, and nothing of what was asked
+    /// about.
+    pub(super) fn into_unwell(self, what: &str) -> DriverError {
+        match self {
+            Self::Refused { message, .. } => DriverError::Unavailable {
+                message: format!("the Docker daemon is unwell: {what}: {message}"),
+                remedy: "look into the daemon's log".to_owned(),
+            },
+            other => other.into_error(what),
+        }
     }
 
     /// For everyone outside the driver.
@@ -203,19 +227,13 @@ pub(super) struct Engine {
     contact: ArcSwapOption<Contact>,
     /// Held by whoever looks for the daemon; when and why that last failed.
     meeting: Mutex<Option<(Instant, String, String)>>,
-    lost: Notify,
+    /// Which daemon has this Bay's lockers.
+    identity: Identity,
 }
 
 impl Engine {
-    pub(super) fn new(address: Address, limit: Duration, wanted: Wanted) -> Self {
-        Self {
-            address,
-            limit,
-            wanted,
-            contact: ArcSwapOption::empty(),
-            meeting: Mutex::default(),
-            lost: Notify::new(),
-        }
+    pub(super) fn new(address: Address, limit: Duration, wanted: Wanted, identity: Identity) -> Self {
+        Self { address, limit, wanted, contact: ArcSwapOption::empty(), meeting: Mutex::default(), identity }
     }
 
     /// What was last known, without asking.
@@ -264,8 +282,9 @@ impl Engine {
             |reason: &str| away(format!("there is no Docker daemon at {}: {reason}", self.address));
         match tokio::time::timeout(MEET_LIMIT, meet).await {
             Ok(Ok((docker, info))) => {
+                self.identity.check(&docker, &info, &self.address).await?;
                 let facts = probe::facts(&docker, info, &self.address, &self.wanted).await?;
-                Ok(Arc::new(Contact { docker, facts }))
+                Ok(Arc::new(Contact { docker, facts, lost: Notify::new() }))
             }
             Ok(Err(error)) => Err(no_daemon(&chain(&error))),
             Err(_) => Err(no_daemon("it does not answer")),
@@ -286,21 +305,24 @@ impl Engine {
         limit: Duration,
         request: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Failure> {
+        let before = self.known();
         let failure = match tokio::time::timeout(limit, request).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => Failure::of(error, limit),
             Err(_) => Failure::Slow(limit),
         };
-        if matches!(failure, Failure::Away(_)) {
-            self.lose();
+        if matches!(failure, Failure::Away(_))
+            && let Some(before) = before
+        {
+            self.lose(&before);
         }
         Err(failure)
     }
 
-    /// Forgets the daemon until it answers again.
-    pub(super) fn lose(&self) {
-        self.contact.store(None);
-        self.lost.notify_one();
+    /// Forgets the daemon until it answers again; one that was found since the request began is kept.
+    fn lose(&self, contact: &Arc<Contact>) {
+        self.contact.compare_and_swap(&Some(Arc::clone(contact)), None);
+        contact.lost.notify_one();
     }
 
     /// Looks for the daemon for as long as the driver lives, tells of each change once, and follows its events.
@@ -324,9 +346,9 @@ impl Engine {
                     (there, pause) = (Some(true), RETRY.0);
                     tokio::select! {
                         why = hub.follow(&contact) => tracing::debug!(why, "events of the Docker daemon ended"),
-                        () = self.lost.notified() => {}
+                        () = contact.lost.notified() => {}
                     }
-                    self.contact.store(None);
+                    self.lose(&contact);
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => {
@@ -376,5 +398,53 @@ mod tests {
         assert!(found.is_remote());
         assert!(!Address::Tcp("127.0.0.1:2375".to_owned()).is_remote());
         assert!(!Address::Tcp("[::1]:2375".to_owned()).is_remote());
+    }
+
+    fn contact() -> Arc<Contact> {
+        let facts = Facts {
+            features: Arc::new(crate::driver::Features {
+                isolation: bay_ship_api::init::Isolation::TwoUid,
+                networks: Vec::new(),
+                limits: String::new(),
+                notes: Vec::new(),
+            }),
+            version: String::new(),
+            connect: crate::config::Connect::Socket,
+            own_container: None,
+            root: None,
+            runtimes: Vec::new(),
+            cores: 1.0,
+            enforces: true,
+            own_addresses: Vec::new(),
+            since: 0,
+        };
+        let docker = Docker::connect_with_http("127.0.0.1:9", 1, API_DEFAULT_VERSION).unwrap();
+        Arc::new(Contact { docker, facts, lost: Notify::new() })
+    }
+
+    #[tokio::test]
+    async fn only_the_daemon_that_a_request_began_with_is_lost_by_its_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let wanted = Wanted { connect: crate::config::Connect::Auto };
+        let address = Address::Tcp("127.0.0.1:9".to_owned());
+        let identity = Identity::open(dir.path()).unwrap();
+        let engine = Engine::new(address, Duration::from_secs(5), wanted, identity);
+        let broken = || Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        let (old, new) = (contact(), contact());
+
+        engine.contact.store(Some(Arc::clone(&old)));
+        let found_meanwhile = async {
+            engine.contact.store(Some(Arc::clone(&new)));
+            Err::<(), _>(broken())
+        };
+        assert!(matches!(engine.call(found_meanwhile).await, Err(Failure::Away(_))));
+        assert!(Arc::ptr_eq(&engine.known().unwrap(), &new));
+
+        let local = async { Err::<(), _>(Error::StrFmtError { err: std::fmt::Error }) };
+        assert!(engine.call(local).await.unwrap_err().is(0));
+        assert!(engine.known().is_some());
+
+        assert!(engine.call(async { Err::<(), _>(broken()) }).await.is_err());
+        assert!(engine.known().is_none());
     }
 }

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use tokio::sync::broadcast;
 
 use super::Inner;
-use super::engine::{Contact, Failure};
+use super::engine::Contact;
 use super::names::own_filter;
 use crate::driver::{ContainerRef, ContainerStatus, DriverError};
 
@@ -72,7 +72,7 @@ impl Hub {
 }
 
 impl Inner {
-    /// Resolves when the container has ended. An absent daemon is not a death.
+    /// Resolves when the container has ended. An absent or unwell daemon is not a death.
     pub(super) async fn until_ended(&self, container: &ContainerRef) -> Result<ContainerStatus, DriverError> {
         let mut news = self.hub.news.subscribe();
         loop {
@@ -111,9 +111,8 @@ impl Inner {
             // Somebody else took the name.
             Ok(_) => Ok((ContainerStatus::Missing, None)),
             Err(failure) if failure.is(404) => Ok((ContainerStatus::Missing, None)),
-            Err(failure @ (Failure::Away(_) | Failure::Slow(_) | Failure::Refused { .. })) => {
-                Err(failure.into_error(&format!("look at {}", container.name)))
-            }
+            // Whatever else it answers is no death either.
+            Err(failure) => Err(failure.into_unwell(&format!("look at {}", container.name))),
         }
     }
 }

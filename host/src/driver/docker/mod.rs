@@ -26,6 +26,7 @@ use tokio::task::AbortHandle;
 use self::dial::Sockets;
 use self::engine::{Address, Engine};
 use self::events::Hub;
+use self::identity::Identity;
 use self::network::{Attached, Pool};
 use self::probe::Wanted;
 use self::ship_volume::ShipVolume;
@@ -38,6 +39,7 @@ mod create;
 mod dial;
 mod engine;
 mod events;
+mod identity;
 mod image;
 mod logs;
 mod names;
@@ -127,7 +129,9 @@ impl DockerDriver {
         let config = &options.config;
         let variable = |name: &str| std::env::var(name).ok();
         let address = Address::find(config.host.as_deref(), variable).map_err(wrong("host"))?;
-        let engine = Engine::new(address, *config.request_timeout, Wanted { connect: config.connect });
+        let identity = Identity::open(&options.data_dir).map_err(failed("open the data directory"))?;
+        let wanted = Wanted { connect: config.connect };
+        let engine = Engine::new(address, *config.request_timeout, wanted, identity);
         let engine = Arc::new(engine);
         let hub = Arc::new(Hub::new(&options.instance_id));
         let inner = Inner {
@@ -195,7 +199,7 @@ impl Driver for DockerDriver {
         let engine = &self.inner.engine;
         let contact = engine.contact().await?;
         let ping = engine.call_for(PING_LIMIT, contact.docker.ping()).await;
-        ping.map(drop).map_err(|failure| failure.into_error("ask the Docker daemon whether it is well"))
+        ping.map(drop).map_err(|failure| failure.into_unwell("ask whether it is well"))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerRef, DriverError> {

@@ -15,8 +15,8 @@ use bollard::query_parameters::{
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::Inner;
 use super::engine::{Contact, Failure};
+use super::{Inner, names};
 use crate::driver::DriverError;
 
 /// Where it is mounted.
@@ -25,16 +25,19 @@ pub(super) const AT: &str = "/.bay";
 const COMPLETE: &str = "complete";
 /// Whose a filling container is: not `bay.instance`, since it is no sandbox.
 const FILLED_BY: &str = "bay.filled-by";
-/// How long another Bay may take to fill it before this one does.
-const OTHERS_LIMIT: Duration = Duration::from_secs(20);
-/// Between two looks at what it does.
-const OTHERS_PAUSE: Duration = Duration::from_millis(200);
+/// The digest of the runtime that a volume holds.
+const RUNTIME: &str = "bay.runtime";
+/// How long the removal of what an earlier Bay left may take.
+const CLEAR_LIMIT: Duration = Duration::from_secs(40);
+/// Between two looks at it.
+const CLEAR_PAUSE: Duration = Duration::from_millis(200);
 /// How many digits of the digest name it.
 const DIGITS: usize = 32;
 
 /// The runtime, and where it was brought.
 pub(super) struct ShipVolume {
     binary: PathBuf,
+    digest: String,
     name: String,
     /// The contact during which it was found complete: another may be another daemon.
     complete: tokio::sync::Mutex<std::sync::Weak<Contact>>,
@@ -45,7 +48,7 @@ impl ShipVolume {
     pub(super) fn new(binary: PathBuf) -> std::io::Result<Self> {
         let digest = hex::encode(Sha256::digest(std::fs::read(&binary)?));
         let name = format!("bay-ship-{}", digest.get(..DIGITS).unwrap_or(&digest));
-        Ok(Self { binary, name, complete: tokio::sync::Mutex::default() })
+        Ok(Self { binary, digest, name, complete: tokio::sync::Mutex::default() })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -87,21 +90,25 @@ impl Inner {
         self.ship_volume(contact, image).await
     }
 
+    /// Several Bays may do so at once, each through a container of its own: what they bring is the same.
     async fn fill(&self, contact: &Contact, image: &str) -> Result<(), DriverError> {
         let error = |failure: Failure| failure.into_error("bring the runtime to the Docker daemon");
-        let helper = format!("bayfill-{}", self.ship.name.trim_start_matches("bay-"));
-        let deadline = tokio::time::Instant::now() + OTHERS_LIMIT;
+        let helper = format!("bayfill-{}-{}", self.instance, self.ship.name.trim_start_matches("bay-"));
+        names::checked(&helper)?;
+        let deadline = tokio::time::Instant::now() + CLEAR_LIMIT;
         let id = loop {
             match self.helper(contact, &helper, image).await {
                 Ok(id) => break id,
+                Err(failure) if failure.is(409) && tokio::time::Instant::now() < deadline => {
+                    // Left by a Bay that was killed, and perhaps not gone at once.
+                    self.clear(contact, &helper).await?;
+                    tokio::time::sleep(CLEAR_PAUSE).await;
+                }
                 Err(failure) if failure.is(409) => {
-                    let late = tokio::time::Instant::now() > deadline;
-                    if late || self.filled_by_us(contact, &helper).await {
-                        // Left by a Bay that was killed.
-                        self.discard(contact, &helper).await.map_err(error)?;
-                    } else {
-                        tokio::time::sleep(OTHERS_PAUSE).await;
-                    }
+                    return Err(DriverError::Timeout {
+                        what: format!("the removal of {helper}"),
+                        limit: CLEAR_LIMIT,
+                    });
                 }
                 Err(failure) => return Err(error(failure)),
             }
@@ -113,13 +120,18 @@ impl Inner {
     }
 
     async fn helper(&self, contact: &Contact, name: &str, image: &str) -> Result<String, Failure> {
+        let mut volume = mount(&self.ship.name, AT, false);
+        volume.volume_options = Some(MountVolumeOptions {
+            labels: Some([(RUNTIME.to_owned(), self.ship.digest.clone())].into()),
+            ..volume.volume_options.unwrap_or_default()
+        });
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             entrypoint: Some(vec!["/.bay/ship".to_owned()]),
             labels: Some([(FILLED_BY.to_owned(), self.instance.clone())].into()),
             network_disabled: Some(true),
             host_config: Some(HostConfig {
-                mounts: Some(vec![mount(&self.ship.name, AT, false)]),
+                mounts: Some(vec![volume]),
                 network_mode: Some("none".to_owned()),
                 ..HostConfig::default()
             }),
@@ -129,15 +141,29 @@ impl Inner {
         Ok(self.engine.call(contact.docker.create_container(Some(options), body)).await?.id)
     }
 
-    async fn filled_by_us(&self, contact: &Contact, helper: &str) -> bool {
-        let found = self.engine.call(contact.docker.inspect_container(helper, None)).await.ok();
-        let labels = found.and_then(|found| found.config).and_then(|config| config.labels);
-        labels.is_some_and(|labels| labels.get(FILLED_BY) == Some(&self.instance))
+    /// Removes the container that has the name of our helper, if it is one.
+    async fn clear(&self, contact: &Contact, helper: &str) -> Result<(), DriverError> {
+        let error = |failure: Failure| failure.into_error(&format!("remove {helper}"));
+        let found = match self.engine.call(contact.docker.inspect_container(helper, None)).await {
+            Ok(found) => found,
+            Err(failure) if failure.is(404) => return Ok(()),
+            Err(failure) => return Err(error(failure)),
+        };
+        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        match found.id {
+            Some(id) if labels.get(FILLED_BY) == Some(&self.instance) => {
+                self.discard(contact, &id).await.map_err(error)
+            }
+            _ => Err(DriverError::Unavailable {
+                message: format!("a container which is not Bay's has the name {helper}"),
+                remedy: "remove or rename it".to_owned(),
+            }),
+        }
     }
 
-    async fn discard(&self, contact: &Contact, helper: &str) -> Result<(), Failure> {
+    async fn discard(&self, contact: &Contact, id: &str) -> Result<(), Failure> {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        match self.engine.call(contact.docker.remove_container(helper, Some(options))).await {
+        match self.engine.call(contact.docker.remove_container(id, Some(options))).await {
             Err(failure) if !failure.is(404) && !failure.is(409) => Err(failure),
             _ => Ok(()),
         }

@@ -38,7 +38,7 @@ impl Inner {
         if !matches!(backend.reach, Reach::Socket) {
             let found = self.engine.call(contact.docker.inspect_container(&backend.id, None)).await;
             let found =
-                found.map_err(|failure| failure.into_error(&format!("look at {}", container.name)))?;
+                found.map_err(|failure| failure.into_unwell(&format!("look at {}", container.name)))?;
             backend.reach = reach(&backend, &found);
         }
         Ok(ContainerRef { name: container.name.clone(), backend: backend.to_value()? })

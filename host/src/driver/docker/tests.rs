@@ -6,3 +6,4 @@ mod harness;
 mod hostile;
 mod lifecycle;
 mod ship_volume;
+mod unwell;
