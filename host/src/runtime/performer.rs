@@ -38,6 +38,8 @@ const CHUNKS: usize = 8;
 
 /// How long a client may take nothing of a forwarded body before it counts as gone.
 const STALL: Duration = Duration::from_secs(60);
+/// How long the driver may take to say why nothing came to a runtime.
+const ASK_WHY: Duration = Duration::from_secs(2);
 
 /// The part of the client's request that a forward streams.
 #[derive(Default)]
@@ -120,8 +122,16 @@ impl RuntimePerformer {
         if sent == 0 || sent != self.nowhere.load(Ordering::Relaxed) {
             return None;
         }
-        match self.client.container_state().await {
-            Err(error @ DriverError::Unavailable { .. }) => Some(Unreached::Away(error)),
+        // The call's own time is over by now: the caller does not wait long for the reason.
+        let state = tokio::time::timeout(ASK_WHY, self.client.container_state()).await;
+        let state = state.unwrap_or_else(|_| {
+            let what = "asking the driver how a container is".to_owned();
+            Err(DriverError::Timeout { what, limit: ASK_WHY })
+        });
+        match state {
+            Err(error @ (DriverError::Unavailable { .. } | DriverError::Timeout { .. })) => {
+                Some(Unreached::Away(error))
+            }
             Ok(ContainerStatus::Exited { .. } | ContainerStatus::Missing) => Some(Unreached::Ended),
             Ok(ContainerStatus::Running) | Err(_) => None,
         }

@@ -4,6 +4,7 @@
 //! Nothing here decides while the driver does not answer: a session that the store calls ready stays ready, and is
 //! settled by a later pass (see `recover`).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::live::{Live, LiveContainer};
 use super::registry::Sessions;
 use super::start::references;
 use crate::auth::SystemContext;
-use crate::driver::{ContainerRef, ContainerStatus};
+use crate::driver::{ContainerRef, ContainerStatus, DriverError};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::runtime::{RuntimeClient, RuntimeError};
 use crate::store::{Failure, LockerRow, SandboxRow, SessionRow, SessionState, StoreError, Transition};
@@ -24,6 +25,8 @@ use crate::time::now_ms;
 const PROVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many sessions are settled side by side: one that does not answer must not hold up all others.
 const SIDE_BY_SIDE: usize = 8;
+/// The driver whose containers are in our own data directory.
+const LOCAL: &str = "local";
 
 /// What one pass did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -36,12 +39,16 @@ pub struct AdoptReport {
     pub finished: usize,
     /// Lockers whose removal was half done.
     pub lockers: usize,
-    /// Containers that no session of the store names.
+    /// Containers that were removed although no session that lives names them.
     pub strangers: usize,
+    /// Containers with this Bay's labels that the store knows nothing of: told in the log, and left alone.
+    pub reported: usize,
     /// Executions that were running when Bay ended.
     pub executions: usize,
     /// What could not be done; tried again.
     pub errors: Vec<String>,
+    /// Whether the driver went away, so that the rest was not tried.
+    pub away: bool,
 }
 
 /// One pass over everything that has no task. Idempotent; tries nothing while the driver is away.
@@ -53,55 +60,130 @@ pub(super) async fn pass(
     let mut report = AdoptReport::default();
     if let Err(error) = env.driver.health().await {
         report.errors.push(error.to_string());
+        report.away = true;
         return Ok(report);
     }
     settle_all(sessions, system, &mut report).await?;
-    for session in env.store.list_pending_removals(system).await?.sessions {
-        // Live ones were settled above or have a task; what the driver is still making is not there yet.
-        if session.state.is_live() || sessions.unfinished().is_late(&session.id) {
-            continue;
-        }
-        let cleaned = async {
-            env.remove(&references(&session), env.stop_grace).await?;
-            Ok::<_, ApiError>(env.store.session_cleaned(&session.tenant, &session.key(), now_ms()).await?)
-        };
-        match cleaned.await {
-            Ok(()) => report.finished += 1,
-            Err(error) => report.errors.push(format!("session {}: {}", session.id, error.message)),
-        }
+    // Without the driver nothing of the rest can be done, and each try would cost its own time out.
+    if report.away {
+        return Ok(report);
     }
-    for locker in env.store.list_pending_removals(system).await?.lockers {
-        match remove_locker(sessions, system, &locker).await {
-            Ok(()) => report.lockers += 1,
-            Err(error) => report.errors.push(format!("locker {}: {}", locker.id, error.message)),
-        }
+    remove_pending(sessions, system, &mut report).await?;
+    if report.away {
+        return Ok(report);
     }
     remove_strangers(sessions, system, &mut report).await?;
     sessions.unfinished().pass_over();
     Ok(report)
 }
 
-/// Removes the volume of a locker that is marked for removal, then its row.
+/// Whether an error came of a driver that does not answer, rather than of what it was asked about: asked again, since
+/// one container that is stuck must not keep all others from being dealt with.
+async fn driver_is_away(sessions: &Sessions, error: &ApiError) -> bool {
+    error.code == Code::Unavailable && sessions.env().driver.health().await.is_err()
+}
+
+/// What sessions that are over left, and the lockers that are to go.
+async fn remove_pending(
+    sessions: &Sessions,
+    system: &SystemContext,
+    report: &mut AdoptReport,
+) -> Result<(), StoreError> {
+    let (env, unfinished) = (sessions.env(), sessions.unfinished());
+    let mut left = env.store.list_pending_removals(system).await?.sessions;
+    // Live ones were settled above or have a task; what the driver is still making is not there yet; of an unsettled
+    // sandbox it has just been tried.
+    left.retain(|session| {
+        !session.state.is_live()
+            && !unfinished.is_late(&session.id)
+            && !unfinished.is_unsettled(&session.sandbox_id)
+    });
+    let mut cleaned = futures::stream::iter(left)
+        .map(|session| async move {
+            let cleaned = clean(sessions, &session).await;
+            (session.id, cleaned)
+        })
+        .buffer_unordered(SIDE_BY_SIDE);
+    while let Some((id, cleaned)) = cleaned.next().await {
+        match cleaned {
+            Ok(()) => report.finished += 1,
+            Err(error) => {
+                report.errors.push(format!("session {id}: {}", error.message));
+                if driver_is_away(sessions, &error).await {
+                    report.away = true;
+                    return Ok(());
+                }
+            }
+        }
+    }
+    let lockers = env.store.list_pending_removals(system).await?.lockers;
+    let mut removed = futures::stream::iter(lockers)
+        .map(|locker| async move {
+            let removed = remove_volume_and_row(sessions, system, &locker).await;
+            (locker.id, removed)
+        })
+        .buffer_unordered(SIDE_BY_SIDE);
+    while let Some((id, removed)) = removed.next().await {
+        match removed {
+            Ok(()) => report.lockers += 1,
+            Err(error) => {
+                report.errors.push(format!("locker {id}: {}", error.message));
+                if driver_is_away(sessions, &error).await {
+                    report.away = true;
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a session that is over left, and says so in the store.
+async fn clean(sessions: &Sessions, session: &SessionRow) -> ApiResult<()> {
+    let env = sessions.env();
+    env.remove(&references(session), env.stop_grace).await?;
+    Ok(env.store.session_cleaned(&session.tenant, &session.key(), now_ms()).await?)
+}
+
+/// Removes what earlier sessions of a sandbox left. Until that is done no other session may start: both would have
+/// the same locker.
+async fn clean_earlier(sessions: &Sessions, system: &SystemContext, sandbox_id: &str) -> ApiResult<()> {
+    for session in sessions.env().store.list_pending_removals(system).await?.sessions {
+        let over = session.sandbox_id == sandbox_id && !session.state.is_live();
+        if over && !sessions.unfinished().is_late(&session.id) {
+            clean(sessions, &session).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the volume of a locker that is marked for removal, then its row. What fails is tried again by a pass.
 pub(crate) async fn remove_locker(
     sessions: &Sessions,
     system: &SystemContext,
     locker: &LockerRow,
 ) -> ApiResult<()> {
-    let removed = async {
-        let env = sessions.env();
-        let volume = match &locker.backend_ref {
-            Some(volume) => volume.clone(),
-            // A crash between making a volume and noting it leaves one without a name; making it again finds it.
-            None => env.driver.volume_create(&locker.id).await?,
-        };
-        env.driver.volume_remove(&volume).await?;
-        Ok(env.store.finish_locker_removal(system, &locker.id).await?)
-    };
-    let removed = removed.await;
+    let removed = remove_volume_and_row(sessions, system, locker).await;
     if removed.is_err() {
         sessions.unfinished().wake();
     }
     removed
+}
+
+/// Wakes nobody: a pass that woke the next one would never come to rest.
+async fn remove_volume_and_row(
+    sessions: &Sessions,
+    system: &SystemContext,
+    locker: &LockerRow,
+) -> ApiResult<()> {
+    let env = sessions.env();
+    let volume = match &locker.backend_ref {
+        Some(volume) => volume.clone(),
+        // A crash between making a volume and noting it leaves one without a name; making it again finds it.
+        None => env.driver.volume_create(&locker.id).await?,
+    };
+    env.driver.volume_remove(&volume).await?;
+    Ok(env.store.finish_locker_removal(system, &locker.id).await?)
 }
 
 enum Settled {
@@ -136,7 +218,13 @@ async fn settle_all(
             Ok(Settled::Lost) => report.lost += 1,
             Ok(Settled::Finished) => report.finished += 1,
             Ok(Settled::Already) => {}
-            Err(error) => report.errors.push(format!("sandbox {id}: {}", error.message)),
+            Err(error) => {
+                report.errors.push(format!("sandbox {id}: {}", error.message));
+                if driver_is_away(sessions, &error).await {
+                    report.away = true;
+                    break;
+                }
+            }
         }
     }
     Ok(())
@@ -158,7 +246,11 @@ async fn settle(sessions: &Arc<Sessions>, system: &SystemContext, id: &str) -> A
     let settled = match session {
         Some((_, session)) if sessions.unfinished().is_late(&session.id) => Settled::Already,
         Some((sandbox, session)) => decide(sessions, &sandbox, &session).await?,
-        None => Settled::Already,
+        // Its last session may be over and still have its containers.
+        None => {
+            clean_earlier(sessions, system, id).await?;
+            Settled::Already
+        }
     };
     sessions.unfinished().settled(id);
     Ok(settled)
@@ -179,8 +271,9 @@ async fn decide(sessions: &Arc<Sessions>, sandbox: &SandboxRow, session: &Sessio
                 let message = format!("the sandbox did not survive while Bay was away: {why}");
                 let code = Code::RuntimeError.as_str().to_owned();
                 let failure = Failure { code, message, since: now_ms() };
-                // What is left of it is removed with all other pending removals.
                 env.transition(sandbox, &key, Transition::Lost(failure)).await?;
+                // It may run all the same: it must be gone before the sandbox counts as settled and starts another.
+                clean(sessions, session).await?;
                 Ok(Settled::Lost)
             }
         },
@@ -209,9 +302,11 @@ pub(super) async fn stop_unsettled(sessions: &Sessions, sandbox: &SandboxRow) ->
         // Settled while this waited for its turn: it has a task now, or is gone.
         return Ok(());
     }
-    if let Some(session) = sessions.env().store.live_session(&sandbox.tenant, &sandbox.id).await?
-        && let Err(error) = end(sessions, sandbox, &session, "stopped").await
-    {
+    let ended = match sessions.env().store.live_session(&sandbox.tenant, &sandbox.id).await? {
+        Some(session) => end(sessions, sandbox, &session, "stopped").await,
+        None => clean_earlier(sessions, &SystemContext::for_background(), &sandbox.id).await,
+    };
+    if let Err(error) = ended {
         sessions.unfinished().wake();
         return Err(error);
     }
@@ -251,6 +346,11 @@ async fn live(sessions: &Sessions, session: &SessionRow) -> Result<Live, Absent>
         let meta = match proven.await {
             Ok(meta) => meta,
             Err(RuntimeError::Dial(error)) if is_away(&error) => {
+                // A container that the driver sees running, and that nobody can reach, is not the driver's absence.
+                let timeout = matches!(error, DriverError::Timeout { .. });
+                if timeout && env.driver.inspect(&reference).await.is_ok() {
+                    return Err(dead(&error));
+                }
                 return Err(Absent::Unknown(error.into()));
             }
             Err(error) => return Err(dead(&error)),
@@ -271,8 +371,9 @@ async fn live(sessions: &Sessions, session: &SessionRow) -> Result<Live, Absent>
     Ok(Live { key: session.key(), seq: session.seq, containers })
 }
 
-/// A container of this instance that no live session names: left by a crash between act and record, or put
-/// there by somebody. The data directory is ours alone, so it goes.
+/// Containers of this instance that no live session names. The row of a session is written before its containers are
+/// made, so that what a crash leaves behind has a row. One without was put there by somebody: labels can be copied by
+/// everyone who may use the engine, so it is told and left alone; the local driver's data directory is ours alone.
 async fn remove_strangers(
     sessions: &Sessions,
     system: &SystemContext,
@@ -286,15 +387,34 @@ async fn remove_strangers(
             return Ok(());
         }
     };
+    let (mut to_remove, mut unknown) = (Vec::new(), HashSet::new());
     for container in found {
-        let owner = env.store.find_container(system, &container.name).await?;
-        if owner.is_some_and(|session| session.state.is_live() || session.cleaned_at.is_none()) {
-            continue;
+        match env.store.find_container(system, &container.name).await? {
+            Some(session) if session.state.is_live() || session.cleaned_at.is_none() => {}
+            None if env.driver.name() != LOCAL => {
+                unknown.insert(container.name);
+            }
+            Some(_) | None => to_remove.push(container),
         }
-        tracing::warn!(container = %container.name, "removing a container that no session names");
-        match env.remove(std::slice::from_ref(&container), env.stop_grace).await {
+    }
+    report.reported = unknown.len();
+    for name in sessions.unfinished().newly_reported(unknown) {
+        tracing::warn!(
+            container = %name,
+            "a container has this Bay's labels, and no session names it; it is left alone: remove it by hand",
+        );
+    }
+    let mut removed = futures::stream::iter(to_remove)
+        .map(|container| async move {
+            tracing::warn!(container = %container.name, "removing a container that no live session names");
+            let removed = env.remove(std::slice::from_ref(&container), env.stop_grace).await;
+            (container.name, removed)
+        })
+        .buffer_unordered(SIDE_BY_SIDE);
+    while let Some((name, removed)) = removed.next().await {
+        match removed {
             Ok(()) => report.strangers += 1,
-            Err(error) => report.errors.push(format!("{}: {}", container.name, error.message)),
+            Err(error) => report.errors.push(format!("{name}: {}", error.message)),
         }
     }
     Ok(())

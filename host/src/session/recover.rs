@@ -19,6 +19,10 @@ const FIRST: Duration = Duration::from_millis(250);
 /// Longest such pause: how late a driver that came back is noticed.
 const LONGEST: Duration = Duration::from_secs(5);
 
+/// How long a start waits for the first pass: enough where containers answer at once, and few enough that one that
+/// hangs does not keep all others from being served.
+const BEFORE_SERVING: Duration = Duration::from_secs(2);
+
 /// Runs once, before the first request is taken. Every live session in the store is settled, or noted as unsettled:
 /// then calls on it are refused until [`recover`] has settled it.
 pub async fn adopt(sessions: &Arc<Sessions>, system: &SystemContext) -> Result<AdoptReport, StoreError> {
@@ -27,7 +31,14 @@ pub async fn adopt(sessions: &Arc<Sessions>, system: &SystemContext) -> Result<A
     for session in store.list_live_sessions(system).await? {
         sessions.unfinished().unsettle(&session.sandbox_id);
     }
-    let report = pass(sessions, system).await?;
+    // Ended anywhere, a pass leaves nothing that the next one does not find.
+    let report = match tokio::time::timeout(BEFORE_SERVING, pass(sessions, system)).await {
+        Ok(report) => report?,
+        Err(_) => AdoptReport {
+            errors: vec!["not done yet; it goes on while requests are served".to_owned()],
+            ..AdoptReport::default()
+        },
+    };
     if !report.errors.is_empty() {
         sessions.unfinished().wake();
     }
@@ -52,7 +63,8 @@ pub async fn recover(sessions: Arc<Sessions>, ends: CancellationToken) {
         let errors = match pass(&sessions, &system).await {
             Ok(AdoptReport { errors, .. }) if !errors.is_empty() => errors,
             Ok(report) => {
-                if report != AdoptReport::default() {
+                // What is only told of has been told of.
+                if (AdoptReport { reported: 0, ..report.clone() }) != AdoptReport::default() {
                     tracing::info!(?report, "finished what had been left undone");
                 }
                 pause = EVERY;

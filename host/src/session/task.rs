@@ -228,7 +228,8 @@ impl Task {
             view.failure = Some(error.clone());
         });
         if let Err(error) = self.env.record_lost(&self.sandbox, live, &error).await {
-            // The row says what is left.
+            // The row says what is left. Until it is removed nothing else may have the locker.
+            self.registry.unfinished().unsettle(&self.sandbox.id);
             tracing::error!(sandbox = %self.sandbox.id, error = %error.message, "could not clear a lost session away");
             self.registry.unfinished().wake();
         }

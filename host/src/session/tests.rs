@@ -3,3 +3,4 @@
 mod away;
 mod cancel;
 mod fake;
+mod left;

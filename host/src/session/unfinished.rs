@@ -24,6 +24,8 @@ pub(super) struct Unfinished {
     unsettled: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Sessions whose start was cancelled during a call to the driver that has not come to its end.
     late: Mutex<HashSet<String>>,
+    /// Containers that the log told of: each once, while it is there.
+    reported: Mutex<HashSet<String>>,
     places: Arc<Semaphore>,
     wake: Notify,
     passed: AtomicBool,
@@ -34,6 +36,7 @@ impl Unfinished {
         Self {
             unsettled: Mutex::new(HashMap::new()),
             late: Mutex::new(HashSet::new()),
+            reported: Mutex::new(HashSet::new()),
             places: Arc::new(Semaphore::new(MAX_LATE)),
             wake: Notify::new(),
             passed: AtomicBool::new(false),
@@ -67,6 +70,14 @@ impl Unfinished {
     /// Whether the driver is still at something for this session.
     pub(super) fn is_late(&self, session_id: &str) -> bool {
         self.late().contains(session_id)
+    }
+
+    /// Which of these containers were not there when this was asked last.
+    pub(super) fn newly_reported(&self, found: HashSet<String>) -> Vec<String> {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = found.difference(&reported).cloned().collect();
+        *reported = found;
+        new
     }
 
     /// Leaves a call to the driver running, and says so until it has ended. False where too many run already: the

@@ -28,6 +28,8 @@ use crate::time::now_ms;
 #[derive(Debug)]
 pub(super) struct Fake {
     pub(super) away: AtomicBool,
+    /// While true, no container can be removed.
+    pub(super) stuck: AtomicBool,
     /// While true, a container that is being made is not finished.
     pub(super) slow: watch::Sender<bool>,
     pub(super) creating: watch::Sender<usize>,
@@ -41,6 +43,7 @@ impl Fake {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             away: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
             slow: watch::Sender::new(false),
             creating: watch::Sender::new(0),
             containers: Mutex::default(),
@@ -134,6 +137,9 @@ impl Driver for FakeDriver {
 
     async fn destroy(&self, container: &ContainerRef) -> Result<(), DriverError> {
         self.0.here()?;
+        if self.0.stuck.load(Ordering::SeqCst) {
+            return Err(DriverError::Timeout { what: "the removal".to_owned(), limit: Duration::ZERO });
+        }
         self.0.containers.lock().unwrap().remove(&container.name);
         self.0.changed.send_replace(());
         Ok(())

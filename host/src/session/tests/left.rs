@@ -1,0 +1,52 @@
+//! What is left of a session that is over, and what only looks like one of ours.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::fake::{Fake, house, sessions, system};
+use crate::error::Code;
+use crate::session::{SessionError, adopt};
+use crate::store::Store;
+
+const BUDGET: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn nothing_starts_before_the_containers_of_a_lost_session_are_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let fake = Fake::new();
+    let house = house(&store, &fake).await;
+    drop(house.sessions.ensure_running(&house.sandbox, BUDGET).await.unwrap());
+    let next = sessions(&store, &fake);
+    fake.kill_all();
+    fake.stuck.store(true, Ordering::SeqCst);
+    // The first pass finds it dead; the second finds a row that is over, and its containers still not removed.
+    for _ in 0..2 {
+        let report = adopt(&next, &system()).await.unwrap();
+        assert_eq!((report.errors.len(), report.finished, report.away), (1, 0, false), "{report:?}");
+        assert_eq!(next.unsettled(), 1);
+        match next.ensure_running(&house.sandbox, BUDGET).await {
+            Err(SessionError::Failed(error)) => assert_eq!(error.code, Code::Unavailable),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(next.stop(&house.sandbox).await.unwrap_err().code, Code::Unavailable);
+    }
+    fake.stuck.store(false, Ordering::SeqCst);
+    adopt(&next, &system()).await.unwrap();
+    assert_eq!(next.unsettled(), 0);
+    let lease = next.ensure_running(&house.sandbox, BUDGET).await.unwrap();
+    assert_eq!(lease.live.seq, 2);
+}
+
+#[tokio::test]
+async fn a_container_that_no_row_names_is_told_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let fake = Fake::new();
+    let house = house(&store, &fake).await;
+    let name = "bay-ses-somebody-copied-the-labels";
+    fake.containers.lock().unwrap().insert(name.to_owned(), None);
+    let report = adopt(&house.sessions, &system()).await.unwrap();
+    assert_eq!((report.reported, report.strangers), (1, 0), "{report:?}");
+    assert!(fake.containers.lock().unwrap().contains_key(name));
+}
