@@ -66,15 +66,22 @@ impl Containers {
     }
 
     /// None where the container ended meanwhile.
+    #[track_caller]
     fn processes_in(&self, container: &Value) -> Vec<Process> {
         let id = container["Id"].as_str().unwrap_or_default();
-        let ask = |tail: &str| self.engine.ask("GET", &format!("/containers/{id}/{tail}"), None).ok();
+        let ask = |tail: &str| {
+            let answer = self.engine.ask("GET", &format!("/containers/{id}/{tail}"), None);
+            let answer = answer.unwrap_or_else(|e| panic!("engine: {tail} of container {id}: {e}"));
+            match answer.status {
+                200 => Some(answer),
+                // It is gone, or does not run any more.
+                404 | 409 => None,
+                status => panic!("engine: {}: {status}: {}", answer.asked, answer.brief()),
+            }
+        };
         let (Some(top), Some(shown)) = (ask(&format!("top?ps_args={}", encode(PS))), ask("json")) else {
             return Vec::new();
         };
-        if top.status != 200 || shown.status != 200 {
-            return Vec::new();
-        }
         let first = shown.json()["State"]["Pid"].as_i64().unwrap_or_default();
         let top = top.json();
         let rows = top["Processes"].as_array().into_iter().flatten();

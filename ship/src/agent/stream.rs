@@ -1,11 +1,13 @@
 //! Connections from Bay, over whichever kind of socket the driver chose.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rustix::net::{AddressFamily, SocketFlags, accept_with, sockopt};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, accept_with, getpeername, getsockname, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -63,10 +65,29 @@ fn accept_as_agent(listener: &OwnedFd, send: &mpsc::Sender<io::Result<OwnedFd>>)
     }
     loop {
         let accepted = accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+        if accepted.as_ref().is_ok_and(is_from_inside) {
+            continue;
+        }
         if send.blocking_send(accepted.map_err(io::Error::from)).is_err() {
             return;
         }
     }
+}
+
+/// Whether the other end is in this container too. One that has gone already, and so has no address, is let go alike.
+fn is_from_inside(socket: &OwnedFd) -> bool {
+    let peer =
+        getpeername(socket).and_then(|peer| peer.ok_or(Errno::NOTCONN)).and_then(SocketAddrV4::try_from);
+    match (peer, getsockname(socket).and_then(SocketAddrV4::try_from)) {
+        (Ok(peer), Ok(here)) => is_own(*peer.ip(), *here.ip()),
+        _ => true,
+    }
+}
+
+/// Whether a connection between these two addresses stays within the machine. A sender may choose any of its own
+/// addresses, so that either end can be the one that tells. Published ports come from the network's gateway.
+fn is_own(peer: Ipv4Addr, here: Ipv4Addr) -> bool {
+    peer.is_loopback() || here.is_loopback() || peer == here
 }
 
 /// A connection.
@@ -129,5 +150,29 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         // Both kinds are.
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_from_inside_is_told_from_what_bay_dials() {
+        let [own, gateway] = [Ipv4Addr::new(172, 20, 0, 2), Ipv4Addr::new(172, 20, 0, 1)];
+        let [loopback, other] = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 9, 9, 9)];
+        for (peer, here) in [(loopback, loopback), (other, own), (own, other), (own, own), (loopback, own)] {
+            assert!(is_own(peer, here), "{peer} to {here}");
+        }
+        assert!(!is_own(gateway, own));
+    }
+
+    #[test]
+    fn a_connection_of_this_machines_own_is_from_inside() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(is_from_inside(&accepted.into()));
+        drop(stream);
     }
 }

@@ -3,13 +3,14 @@
 //! As root a test can have both isolations, the nested one as an unprivileged user; as another user only that one.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::net::TcpStream;
+use std::io::{self, BufRead as _, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use bay_ship_api::handshake::Credentials;
 use bay_ship_api::init::{DEFAULT_OUTPUT_LIMIT, InitConfig, Isolation, Limits, NetworkSetup};
@@ -17,12 +18,20 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::place::{Place, Stream};
-use crate::wait_for;
+use crate::{PATIENCE, wait_for};
 
 /// An unprivileged host user for the nested isolation, when the tests run as root.
 const NOBODY: u32 = 65534;
 /// The port where a Ship listens that is asked to, each in a network namespace of its own.
 const PORT: u16 = 7070;
+/// Its address on the wire that leads to its neighbour: see [`NEIGHBOUR`].
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// Makes a network with a wire into that of process `$1`, says so, and stays until its input ends. Ship lets nobody in
+/// from its own addresses, so whoever dials must be elsewhere.
+const NEIGHBOUR: &str = "ip link add out type veth peer name in netns $1 && \
+    ip addr add 192.0.2.1/24 dev out && ip link set out up && \
+    nsenter --net=/proc/$1/ns/net sh -c 'ip addr add 192.0.2.2/24 dev in && ip link set in up' && \
+    echo ready && read -r _";
 /// Host id of the sandbox's root in the launcher.
 const BASE: u32 = 100_000;
 
@@ -89,6 +98,7 @@ pub struct Container {
     child: Child,
     /// What the handshake proves.
     pub credentials: Credentials,
+    neighbour: OnceLock<File>,
 }
 
 impl Setup {
@@ -143,7 +153,7 @@ impl Setup {
         let message = serde_json::to_vec(&self.config).unwrap();
         child.stdin.take().unwrap().write_all(&message).unwrap();
         let credentials = Credentials::new([0x5A; 32], "ses_test", 3);
-        Container { setup: self, child, credentials }
+        Container { setup: self, child, credentials, neighbour: OnceLock::new() }
     }
 
     fn spawn(&self) -> Child {
@@ -249,6 +259,18 @@ fn init_of(bwrap: u32) -> Option<u32> {
     children(bwrap).into_iter().find(|pid| name_of(*pid) == "ship-init")
 }
 
+/// Connects to Ship's port from a thread that enters this network for as long as that takes.
+fn dial_in(network: &File, address: Ipv4Addr) -> io::Result<TcpStream> {
+    std::thread::scope(|scope| {
+        let dialled = scope.spawn(|| {
+            let kind = rustix::thread::LinkNameSpaceType::Network;
+            rustix::thread::move_into_link_name_space(network.as_fd(), Some(kind))?;
+            TcpStream::connect_timeout(&SocketAddr::from((address, PORT)), PATIENCE)
+        });
+        dialled.join().map_err(|_| io::Error::other("the dialling thread panicked"))?
+    })
+}
+
 impl Container {
     /// Starts one with everything at its default.
     pub fn new(isolation: Isolation) -> Self {
@@ -270,15 +292,34 @@ impl Container {
         wait_for(|| init_of(self.child.id()), "init")
     }
 
-    /// Connects from a thread that enters the container's network for as long as that takes.
-    fn dial_inside(&self) -> io::Result<TcpStream> {
-        let network = File::open(format!("/proc/{}/ns/net", self.init()))?;
-        let dialled = std::thread::spawn(move || {
-            let kind = rustix::thread::LinkNameSpaceType::Network;
-            rustix::thread::move_into_link_name_space(network.as_fd(), Some(kind))?;
-            TcpStream::connect(("127.0.0.1", PORT))
-        });
-        dialled.join().map_err(|_| io::Error::other("the dialling thread panicked"))?
+    /// Connects by TCP from within the container's network, as user code might, to this address of it.
+    pub fn dial_inside(&self, address: Ipv4Addr) -> io::Result<TcpStream> {
+        dial_in(&File::open(format!("/proc/{}/ns/net", self.init()))?, address)
+    }
+
+    /// Its addresses, where it listens on a TCP port.
+    pub fn addresses(&self) -> [Ipv4Addr; 2] {
+        self.neighbour();
+        [Ipv4Addr::LOCALHOST, ADDRESS]
+    }
+
+    /// The network beside it; made once, and gone with the container.
+    fn neighbour(&self) -> &File {
+        self.neighbour.get_or_init(|| {
+            let mut made = Command::new("unshare")
+                .args(["--net", "sh", "-c", NEIGHBOUR, "sh", &self.init().to_string()])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut said = String::new();
+            BufReader::new(made.stdout.take().unwrap()).read_line(&mut said).unwrap();
+            let network = File::open(format!("/proc/{}/ns/net", made.id()));
+            drop(made.stdin.take());
+            made.wait().unwrap();
+            assert_eq!(said, "ready\n", "no network beside the container: its error is above");
+            network.unwrap()
+        })
     }
 
     /// Host process id of the agent.
@@ -337,7 +378,7 @@ impl Place for Container {
 
     fn dial(&self) -> io::Result<Box<dyn Stream>> {
         if self.setup.tcp {
-            return Ok(Box::new(self.dial_inside()?));
+            return Ok(Box::new(dial_in(self.neighbour(), ADDRESS)?));
         }
         Ok(Box::new(UnixStream::connect(self.socket())?))
     }

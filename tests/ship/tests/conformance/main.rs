@@ -15,6 +15,9 @@ mod meta;
 mod python;
 mod shell;
 
+use std::io::Read as _;
+use std::time::{Duration, Instant};
+
 use bay_ship_api::init::Isolation;
 use bay_ship_tests::{Container, Place, Setup, is_root, isolations};
 
@@ -55,16 +58,18 @@ fn in_bare_containers(case: fn(&dyn Place)) {
     }
 }
 
+/// A container that listens on a TCP port.
+fn tcp_container() -> Container {
+    assert!(is_root(), "entering a container's network takes root: leave this test out as another user");
+    let mut setup = Setup::new(Isolation::TwoUid);
+    setup.tcp = true;
+    setup.start()
+}
+
 /// All cases of a module, each in a container of its own that listens on a TCP port.
 fn over_tcp(cases: &[Case]) {
-    if !is_root() {
-        eprintln!("not tested: entering a container's network takes root");
-        return;
-    }
     for case in cases {
-        let mut setup = Setup::new(Isolation::TwoUid);
-        setup.tcp = true;
-        let container = setup.start();
+        let container = tcp_container();
         eprintln!("{}: {}", container.name(), case.name);
         (case.run)(&container);
     }
@@ -73,15 +78,30 @@ fn over_tcp(cases: &[Case]) {
 /// A TCP connection belongs to the agent: were it user code's, the routes denied to that would be denied to answers.
 #[test]
 fn tcp_connections_belong_to_the_agent() {
-    if !is_root() {
-        eprintln!("not tested: entering a container's network takes root");
-        return;
-    }
-    let mut setup = Setup::new(Isolation::TwoUid);
-    setup.tcp = true;
-    let container = setup.start();
+    let container = tcp_container();
     let established = "while read -r _ here _ state _ _ _ owner _; do \
                        case $here$state in *:1B9E01) echo $owner;; esac; done < /proc/net/tcp";
     let answer = container.client().shell_ok(established);
     assert!(answer.contains("900") && !answer.contains("1000"), "{answer}");
+}
+
+/// User code may dial as often as it likes: it gets no word, and none of the places that are Bay's.
+#[test]
+fn over_tcp_a_flood_from_inside_keeps_nobody_out() {
+    let container = tcp_container();
+    container.client();
+    // More than Ship serves and more than wait in its queue, all kept open.
+    let addresses = container.addresses();
+    let mut flood: Vec<_> =
+        (0..300).map(|turn| container.dial_inside(addresses[turn % 2]).unwrap()).collect();
+    let began = Instant::now();
+    container.client().shell_ok("true");
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    for stream in &mut flood {
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        match stream.read(&mut [0]) {
+            Ok(read) => assert_eq!(read, 0, "Ship speaks to user code"),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
+        }
+    }
 }
