@@ -42,6 +42,11 @@ fn session(container: &str) -> &str {
     }
 }
 
+/// What the names of all containers of a container's session begin with.
+pub(super) fn siblings(container: &str) -> String {
+    format!("{PREFIX}{}-", session(container))
+}
+
 /// What the names of all networks of a container's session begin with.
 pub(super) fn networks(container: &str) -> String {
     format!("{NETWORK_PREFIX}{}.", session(container))
@@ -101,6 +106,8 @@ mod tests {
         assert_ne!(network(first, Network::None), network(second, Network::None));
         assert!(!network(next, Network::Egress).starts_with(&networks(first)));
         assert!(network(second, Network::None).starts_with(&networks(first)));
+        assert!(second.starts_with(&siblings(first)) && !next.starts_with(&siblings(first)));
+        assert!(!"bay-of-somebody".starts_with(&siblings(first)));
     }
 
     #[test]

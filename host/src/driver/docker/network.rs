@@ -304,12 +304,19 @@ impl Inner {
                 // That it is not in there is no error; that it stays in there shows below.
                 let _left = self.engine.call(contact.docker.disconnect_network(&id, request)).await;
             }
-            self.network_remove(contact, &id, &name).await?;
+            self.network_remove(contact, &id, &name, &names::siblings(container)).await?;
         }
         Ok(())
     }
 
-    async fn network_remove(&self, contact: &Contact, id: &str, name: &str) -> Result<(), DriverError> {
+    /// Somebody else's container in it is no reason to forget it: it is an error, so that it is tried again.
+    async fn network_remove(
+        &self,
+        contact: &Contact,
+        id: &str,
+        name: &str,
+        siblings: &str,
+    ) -> Result<(), DriverError> {
         let deadline = tokio::time::Instant::now() + DETACH_LIMIT;
         loop {
             match self.engine.call(contact.docker.remove_network(id)).await {
@@ -318,10 +325,7 @@ impl Inner {
                 Err(failure) if failure.says("active endpoints") => {
                     let inside = self.engine.call(contact.docker.inspect_network(id, None)).await;
                     let others = inside.ok().and_then(|n| n.containers).unwrap_or_default();
-                    if others
-                        .values()
-                        .any(|c| c.name.as_deref().is_some_and(|n| n.starts_with(names::PREFIX)))
-                    {
+                    if others.values().any(|c| c.name.as_deref().is_some_and(|n| n.starts_with(siblings))) {
                         // The last container of the session takes it along.
                         return Ok(());
                     }

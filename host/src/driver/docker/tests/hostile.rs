@@ -21,6 +21,20 @@ async fn stranger(contact: &Contact, name: &str, labels: &[(&str, &str)]) -> Str
     contact.docker.create_container(Some(options), body).await.unwrap().id
 }
 
+/// A running container of somebody else's in a network of ours.
+async fn guest(contact: &Contact, name: &str, network: &str) -> String {
+    let body = ContainerCreateBody {
+        image: Some(image()),
+        entrypoint: Some(vec!["sleep".to_owned(), "60".to_owned()]),
+        host_config: Some(HostConfig { network_mode: Some(network.to_owned()), ..HostConfig::default() }),
+        ..ContainerCreateBody::default()
+    };
+    let options = CreateContainerOptionsBuilder::new().name(name).build();
+    let id = contact.docker.create_container(Some(options), body).await.unwrap().id;
+    contact.docker.start_container(&id, None).await.unwrap();
+    id
+}
+
 #[tokio::test]
 async fn a_strangers_container_of_our_name_is_neither_taken_nor_removed() {
     let bay = Bay::new(Connect::Socket);
@@ -41,6 +55,28 @@ async fn a_strangers_container_of_our_name_is_neither_taken_nor_removed() {
     assert!(bay.driver.list().await.unwrap().is_empty());
     let force = RemoveContainerOptionsBuilder::new().force(true).build();
     contact.docker.remove_container(&id, Some(force)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_network_that_another_session_or_a_stranger_is_in_is_kept_in_mind_and_removed_later() {
+    let bay = Bay::new(Connect::Socket);
+    let (contact, spec) = (bay.contact().await, bay.spec("ship", Network::Internal));
+    let container = bay.driver.create(&spec).await.unwrap();
+    let network = Backend::of(&container).unwrap().network.unwrap().name;
+    // Called as Bay's own are, and as those of the session's tenth generation are.
+    let another = spec.name.replace("-1-ship", "-10-ship");
+    assert_ne!(another, spec.name);
+    for name in [format!("bay-of-{}", bay.options.instance_id.to_lowercase()), another] {
+        let id = guest(&contact, &name, &network).await;
+        let refused = bay.driver.destroy(&container).await.unwrap_err();
+        assert!(refused.to_string().contains(&network), "{name}: {refused}");
+        assert!(bay.leftovers().await.contains(&network), "{name}");
+        let force = RemoveContainerOptionsBuilder::new().force(true).build();
+        contact.docker.remove_container(&id, Some(force)).await.unwrap();
+    }
+    bay.driver.destroy(&container).await.unwrap();
+    let left = bay.leftovers().await;
+    assert!(!left.contains(&network), "{left:?}");
 }
 
 #[tokio::test]
