@@ -9,8 +9,9 @@ use crate::driver::{DriverError, Network};
 pub(super) const INSTANCE: &str = "bay.instance";
 /// What every container of Bay is called first.
 pub(super) const PREFIX: &str = "bay-";
-/// What every network is called first.
-const NETWORK_PREFIX: &str = "bay-net-";
+/// What every network is called first. Daemons before API 1.48 give a container its default route from the first of
+/// its networks by name: a Bay that is a container itself keeps its own.
+pub(super) const NETWORK_PREFIX: &str = "zz-bay-net-";
 /// What every locker's volume is called first.
 const LOCKER_PREFIX: &str = "bay-locker-";
 /// What every container's volume for output is called first.
@@ -96,11 +97,19 @@ mod tests {
         let first = "bay-ses-01k0000000000000000000000a-3-ship";
         let second = "bay-ses-01k0000000000000000000000a-3-my-browser";
         let next = "bay-ses-01k0000000000000000000000a-31-ship";
-        assert_eq!(network(first, Network::Egress), "bay-net-ses-01k0000000000000000000000a-3.egress");
+        assert_eq!(network(first, Network::Egress), "zz-bay-net-ses-01k0000000000000000000000a-3.egress");
         assert_eq!(network(first, Network::Egress), network(second, Network::Egress));
         assert_ne!(network(first, Network::None), network(second, Network::None));
         assert!(!network(next, Network::Egress).starts_with(&networks(first)));
         assert!(network(second, Network::None).starts_with(&networks(first)));
+    }
+
+    #[test]
+    fn a_sessions_network_is_no_containers_first_by_name() {
+        let network = network("bay-ses-01k0000000000000000000000a-3-ship", Network::Egress);
+        for usual in ["bay-net", "bay_default", "bridge", "my-project_default"] {
+            assert!(usual < network.as_str(), "{usual}");
+        }
     }
 
     #[test]

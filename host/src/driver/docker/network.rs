@@ -277,12 +277,8 @@ impl Inner {
         else {
             return Ok(());
         };
-        let ipam = EndpointIpamConfig {
-            ipv4_address: Some(subnet.bay().to_string()),
-            ..EndpointIpamConfig::default()
-        };
-        let endpoint = EndpointSettings { ipam_config: Some(ipam), ..EndpointSettings::default() };
-        let request = NetworkConnectRequest { container: bay.clone(), endpoint_config: Some(endpoint) };
+        let request =
+            NetworkConnectRequest { container: bay.clone(), endpoint_config: Some(bays_endpoint(subnet)) };
         match self.engine.call(contact.docker.connect_network(name, request)).await {
             Err(failure) if !failure.says("already exists") => {
                 Err(failure.into_error(&format!("join network {name}")))
@@ -336,6 +332,14 @@ impl Inner {
     }
 }
 
+/// How Bay's own container is put into a session's network: its default route stays where it is.
+fn bays_endpoint(subnet: Subnet) -> EndpointSettings {
+    let ipam =
+        EndpointIpamConfig { ipv4_address: Some(subnet.bay().to_string()), ..EndpointIpamConfig::default() };
+    // Daemons before API 1.48 do not know it; they go by the network's name.
+    EndpointSettings { ipam_config: Some(ipam), gw_priority: Some(-1), ..EndpointSettings::default() }
+}
+
 /// How a container is put into its network.
 pub(super) fn endpoints(attached: &str) -> HashMap<String, EndpointSettings> {
     HashMap::from([(attached.to_owned(), EndpointSettings::default())])
@@ -369,6 +373,13 @@ mod tests {
         {
             assert!(Pool::new(pool, length).is_err(), "{pool} {length}");
         }
+    }
+
+    #[test]
+    fn bays_own_container_takes_its_default_route_from_no_session() {
+        let endpoint = bays_endpoint(Subnet::parse("10.9.0.16/29").unwrap());
+        assert_eq!(endpoint.gw_priority, Some(-1));
+        assert_eq!(endpoint.ipam_config.unwrap().ipv4_address.as_deref(), Some("10.9.0.22"));
     }
 
     #[test]

@@ -194,7 +194,7 @@ impl Drop for Bay {
                 for name in leftovers(&contact, &options.instance_id).await {
                     if names::is_locker(&name) {
                         driver.volume_remove(&name).await.unwrap();
-                    } else if name.starts_with("bay-net-") {
+                    } else if name.starts_with(names::NETWORK_PREFIX) {
                         contact.docker.remove_network(&name).await.unwrap();
                     } else {
                         let force = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
