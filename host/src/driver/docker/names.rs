@@ -7,6 +7,8 @@ use crate::driver::{DriverError, Network};
 
 /// Says whose container, network or volume it is.
 pub(super) const INSTANCE: &str = "bay.instance";
+/// Says for which container a network was made. Anybody can write it: see [`container_of`].
+const CONTAINER: &str = "bay.container";
 /// What every container of Bay is called first.
 pub(super) const PREFIX: &str = "bay-";
 /// What every network is called first. Daemons before API 1.48 give a container its default route from the first of
@@ -62,6 +64,19 @@ pub(super) fn network(container: &str, policy: Network) -> String {
     }
 }
 
+/// The container for which a network of ours was made: its label counts only where it fits the network's name.
+pub(super) fn container_of<'a>(network: &str, labels: &'a HashMap<String, String>) -> Option<&'a str> {
+    let container = labels.get(CONTAINER).filter(|name| name.starts_with(PREFIX))?;
+    (checked(container).is_ok() && network.starts_with(&networks(container))).then_some(container.as_str())
+}
+
+/// The labels of a network: its name alone does not say which role's container it was made for.
+pub(super) fn of_network(instance: &str, container: &str) -> HashMap<String, String> {
+    let mut labels = own(instance);
+    labels.insert(CONTAINER.to_owned(), container.to_owned());
+    labels
+}
+
 /// The volume of a locker.
 pub(super) fn locker(id: &str) -> String {
     format!("{LOCKER_PREFIX}{id}")
@@ -110,6 +125,18 @@ mod tests {
         for usual in ["bay-net", "bay_default", "bridge", "my-project_default"] {
             assert!(usual < network.as_str(), "{usual}");
         }
+    }
+
+    #[test]
+    fn a_networks_label_counts_where_it_fits_its_name() {
+        let ship = "bay-ses-01k0000000000000000000000a-3-ship";
+        let labels = of_network("here", ship);
+        for policy in [Network::Egress, Network::None] {
+            assert_eq!(container_of(&network(ship, policy), &labels), Some(ship));
+        }
+        let another = network("bay-ses-01k0000000000000000000000a-31-ship", Network::Egress);
+        assert_eq!(container_of(&another, &labels), None);
+        assert_eq!(container_of(&network(ship, Network::Egress), &own("here")), None);
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl Inner {
             let subnet = claim.subnet;
             match self
                 .engine
-                .call(contact.docker.create_network(self.network_request(&name, subnet, policy)))
+                .call(contact.docker.create_network(self.network_request(container, &name, subnet, policy)))
                 .await
             {
                 Ok(_) => {
@@ -220,7 +220,13 @@ impl Inner {
         Err(DriverError::Network { policy, reason })
     }
 
-    fn network_request(&self, name: &str, subnet: Subnet, policy: Network) -> NetworkCreateRequest {
+    fn network_request(
+        &self,
+        container: &str,
+        name: &str,
+        subnet: Subnet,
+        policy: Network,
+    ) -> NetworkCreateRequest {
         let config = IpamConfig {
             subnet: Some(subnet.to_string()),
             gateway: Some(subnet.gateway().to_string()),
@@ -232,7 +238,7 @@ impl Inner {
             internal: Some(is_internal(policy)),
             enable_ipv6: Some(false),
             ipam: Some(Ipam { config: Some(vec![config]), ..Ipam::default() }),
-            labels: Some(names::own(&self.instance)),
+            labels: Some(names::of_network(&self.instance, container)),
             ..NetworkCreateRequest::default()
         }
     }
@@ -241,6 +247,15 @@ impl Inner {
     async fn network_find(&self, contact: &Contact, name: &str) -> Result<Option<Subnet>, DriverError> {
         let found = self.networks(contact, name).await?;
         Ok(found.into_iter().find(|n| n.name.as_deref() == Some(name)).and_then(|n| subnet_of(n.ipam)))
+    }
+
+    /// The containers for which networks of ours were made, whether they are there or not.
+    pub(super) async fn networks_containers(&self, contact: &Contact) -> Result<Vec<String>, DriverError> {
+        let found = self.networks(contact, names::NETWORK_PREFIX).await?;
+        let container = |network: bollard::models::Network| {
+            names::container_of(&network.name?, &network.labels?).map(str::to_owned)
+        };
+        Ok(found.into_iter().filter_map(container).collect())
     }
 
     /// Networks of ours whose names begin so.

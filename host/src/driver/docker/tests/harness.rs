@@ -104,6 +104,12 @@ impl Bay {
         }
     }
 
+    /// Makes a container's network alone; its name.
+    pub(super) async fn network_of(&self, spec: &ContainerSpec, policy: Network) -> String {
+        let contact = self.contact().await;
+        self.driver.inner.network_create(&contact, &spec.name, policy).await.unwrap().name
+    }
+
     pub(super) async fn run(&self, spec: &ContainerSpec) -> ContainerRef {
         let id = spec.volume.strip_prefix("bay-locker-").unwrap();
         assert_eq!(self.driver.volume_create(id).await.unwrap(), spec.volume);
