@@ -30,6 +30,15 @@ const MIN_TMP: u64 = 1 << 20;
 /// The log of a container: what its runtime prints, at most this much in each of so many files.
 const LOG: [(&str, &str); 2] = [("max-size", "1m"), ("max-file", "2")];
 
+/// What became of a container that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removed {
+    /// There is none of ours any more.
+    Gone,
+    /// Somebody else's has the name, and keeps it.
+    Strangers,
+}
+
 /// All that decides what a container is.
 struct Plan<'a> {
     spec: &'a ContainerSpec,
@@ -229,7 +238,12 @@ impl Inner {
         let mut made = self.engine.call(make()).await;
         if made.as_ref().is_err_and(|failure| failure.is(409)) {
             // Left by an earlier try; a stranger's is not touched.
-            self.remove_container(contact, &spec.name, &spec.name).await?;
+            if self.remove_container(contact, &spec.name, &spec.name).await? == Removed::Strangers {
+                return Err(DriverError::Start {
+                    name: spec.name.clone(),
+                    reason: "another container, which is not Bay's, has this name".to_owned(),
+                });
+            }
             made = self.engine.call(make()).await;
         }
         match made {
@@ -270,37 +284,34 @@ impl Inner {
         contact: &Contact,
         key: &str,
         name: &str,
-    ) -> Result<(), DriverError> {
+    ) -> Result<Removed, DriverError> {
         let error = |failure: Failure| failure.into_error(&format!("remove {name}"));
         match self.engine.call(contact.docker.inspect_container(key, None)).await {
             Ok(found) if self.owns(found.config.as_ref().and_then(|c| c.labels.as_ref())) => {}
-            Ok(_) => {
-                return Err(DriverError::Start {
-                    name: name.to_owned(),
-                    reason: "another container, which is not Bay's, has this name".to_owned(),
-                });
-            }
-            Err(failure) if failure.is(404) => return Ok(()),
+            Ok(_) => return Ok(Removed::Strangers),
+            Err(failure) if failure.is(404) => return Ok(Removed::Gone),
             Err(failure) => return Err(error(failure)),
         }
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         match self.engine.call(contact.docker.remove_container(key, Some(options))).await {
-            Ok(()) => Ok(()),
-            Err(failure) if failure.is(404) => Ok(()),
+            Ok(()) => Ok(Removed::Gone),
+            Err(failure) if failure.is(404) => Ok(Removed::Gone),
             // Somebody else removes it at this moment.
-            Err(failure) if failure.is(409) => self.until_gone(contact, key, name).await,
+            Err(failure) if failure.is(409) => {
+                self.until_gone(contact, key, name).await.map(|()| Removed::Gone)
+            }
             Err(failure) => Err(error(failure)),
         }
     }
 
     /// Says that a container of this name is being made.
-    fn begin(&self, name: &str) -> watch::Sender<()> {
+    pub(super) fn begin(&self, name: &str) -> watch::Sender<()> {
         let (sender, receiver) = watch::channel(());
         self.making().insert(name.to_owned(), receiver);
         sender
     }
 
-    fn end(&self, name: &str, done: watch::Sender<()>) {
+    pub(super) fn end(&self, name: &str, done: watch::Sender<()>) {
         let mut making = self.making();
         // A second one of the same name may have begun meanwhile.
         if making.get(name).is_some_and(|receiver| receiver.same_channel(&done.subscribe())) {

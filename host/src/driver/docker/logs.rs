@@ -32,9 +32,13 @@ impl Inner {
         }
     }
 
-    /// Containers with our label and a name that Bay gives. They are candidates: the store says what they are.
+    /// Containers with our label and a name that Bay gives, and those of which a network alone is there, as a request
+    /// that timed out leaves it. They are candidates: the store says what they are.
     pub(super) async fn list(&self) -> Result<Vec<ContainerRef>, DriverError> {
         let contact = self.engine.contact().await?;
+        // In this order: a container that is being made at the first look is so at the second, or there at the third.
+        let mut networked = self.networks_containers(&contact).await?;
+        let making: Vec<String> = self.making().keys().cloned().collect();
         let filters = names::own_filter(&self.instance);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let found = self.engine.call(contact.docker.list_containers(Some(options))).await;
@@ -47,6 +51,11 @@ impl Inner {
         };
         // By name alone: enough to remove one, and no stranger's answer gets into the store.
         let reference = |name| ContainerRef { name, backend: serde_json::Value::Null };
-        Ok(found.into_iter().filter_map(|c| c.names.and_then(name)).map(reference).collect())
+        let mut all: Vec<String> = found.into_iter().filter_map(|c| c.names.and_then(name)).collect();
+        networked.retain(|name| !making.contains(name));
+        all.extend(networked);
+        all.sort();
+        all.dedup();
+        Ok(all.into_iter().map(reference).collect())
     }
 }

@@ -7,10 +7,13 @@ use crate::driver::{DriverError, Network};
 
 /// Says whose container, network or volume it is.
 pub(super) const INSTANCE: &str = "bay.instance";
+/// Says for which container a network was made. Anybody can write it: see [`container_of`].
+const CONTAINER: &str = "bay.container";
 /// What every container of Bay is called first.
 pub(super) const PREFIX: &str = "bay-";
-/// What every network is called first.
-const NETWORK_PREFIX: &str = "bay-net-";
+/// What every network is called first. Daemons before API 1.48 give a container its default route from the first of
+/// its networks by name: a Bay that is a container itself keeps its own.
+pub(super) const NETWORK_PREFIX: &str = "zz-bay-net-";
 /// What every locker's volume is called first.
 const LOCKER_PREFIX: &str = "bay-locker-";
 /// What every container's volume for output is called first.
@@ -66,6 +69,19 @@ pub(super) fn network(container: &str, policy: Network) -> String {
     }
 }
 
+/// The container for which a network of ours was made: its label counts only where it fits the network's name.
+pub(super) fn container_of<'a>(network: &str, labels: &'a HashMap<String, String>) -> Option<&'a str> {
+    let container = labels.get(CONTAINER).filter(|name| name.starts_with(PREFIX))?;
+    (checked(container).is_ok() && network.starts_with(&networks(container))).then_some(container.as_str())
+}
+
+/// The labels of a network: its name alone does not say which role's container it was made for.
+pub(super) fn of_network(instance: &str, container: &str) -> HashMap<String, String> {
+    let mut labels = own(instance);
+    labels.insert(CONTAINER.to_owned(), container.to_owned());
+    labels
+}
+
 /// The volume of a locker.
 pub(super) fn locker(id: &str) -> String {
     format!("{LOCKER_PREFIX}{id}")
@@ -101,13 +117,33 @@ mod tests {
         let first = "bay-ses-01k0000000000000000000000a-3-ship";
         let second = "bay-ses-01k0000000000000000000000a-3-my-browser";
         let next = "bay-ses-01k0000000000000000000000a-31-ship";
-        assert_eq!(network(first, Network::Egress), "bay-net-ses-01k0000000000000000000000a-3.egress");
+        assert_eq!(network(first, Network::Egress), "zz-bay-net-ses-01k0000000000000000000000a-3.egress");
         assert_eq!(network(first, Network::Egress), network(second, Network::Egress));
         assert_ne!(network(first, Network::None), network(second, Network::None));
         assert!(!network(next, Network::Egress).starts_with(&networks(first)));
         assert!(network(second, Network::None).starts_with(&networks(first)));
         assert!(second.starts_with(&siblings(first)) && !next.starts_with(&siblings(first)));
         assert!(!"bay-of-somebody".starts_with(&siblings(first)));
+    }
+
+    #[test]
+    fn a_sessions_network_is_no_containers_first_by_name() {
+        let network = network("bay-ses-01k0000000000000000000000a-3-ship", Network::Egress);
+        for usual in ["bay-net", "bay_default", "bridge", "my-project_default"] {
+            assert!(usual < network.as_str(), "{usual}");
+        }
+    }
+
+    #[test]
+    fn a_networks_label_counts_where_it_fits_its_name() {
+        let ship = "bay-ses-01k0000000000000000000000a-3-ship";
+        let labels = of_network("here", ship);
+        for policy in [Network::Egress, Network::None] {
+            assert_eq!(container_of(&network(ship, policy), &labels), Some(ship));
+        }
+        let another = network("bay-ses-01k0000000000000000000000a-31-ship", Network::Egress);
+        assert_eq!(container_of(&another, &labels), None);
+        assert_eq!(container_of(&network(ship, Network::Egress), &own("here")), None);
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl Inner {
             let subnet = claim.subnet;
             match self
                 .engine
-                .call(contact.docker.create_network(self.network_request(&name, subnet, policy)))
+                .call(contact.docker.create_network(self.network_request(container, &name, subnet, policy)))
                 .await
             {
                 Ok(_) => {
@@ -220,7 +220,13 @@ impl Inner {
         Err(DriverError::Network { policy, reason })
     }
 
-    fn network_request(&self, name: &str, subnet: Subnet, policy: Network) -> NetworkCreateRequest {
+    fn network_request(
+        &self,
+        container: &str,
+        name: &str,
+        subnet: Subnet,
+        policy: Network,
+    ) -> NetworkCreateRequest {
         let config = IpamConfig {
             subnet: Some(subnet.to_string()),
             gateway: Some(subnet.gateway().to_string()),
@@ -232,7 +238,7 @@ impl Inner {
             internal: Some(is_internal(policy)),
             enable_ipv6: Some(false),
             ipam: Some(Ipam { config: Some(vec![config]), ..Ipam::default() }),
-            labels: Some(names::own(&self.instance)),
+            labels: Some(names::of_network(&self.instance, container)),
             ..NetworkCreateRequest::default()
         }
     }
@@ -241,6 +247,15 @@ impl Inner {
     async fn network_find(&self, contact: &Contact, name: &str) -> Result<Option<Subnet>, DriverError> {
         let found = self.networks(contact, name).await?;
         Ok(found.into_iter().find(|n| n.name.as_deref() == Some(name)).and_then(|n| subnet_of(n.ipam)))
+    }
+
+    /// The containers for which networks of ours were made, whether they are there or not.
+    pub(super) async fn networks_containers(&self, contact: &Contact) -> Result<Vec<String>, DriverError> {
+        let found = self.networks(contact, names::NETWORK_PREFIX).await?;
+        let container = |network: bollard::models::Network| {
+            names::container_of(&network.name?, &network.labels?).map(str::to_owned)
+        };
+        Ok(found.into_iter().filter_map(container).collect())
     }
 
     /// Networks of ours whose names begin so.
@@ -277,12 +292,8 @@ impl Inner {
         else {
             return Ok(());
         };
-        let ipam = EndpointIpamConfig {
-            ipv4_address: Some(subnet.bay().to_string()),
-            ..EndpointIpamConfig::default()
-        };
-        let endpoint = EndpointSettings { ipam_config: Some(ipam), ..EndpointSettings::default() };
-        let request = NetworkConnectRequest { container: bay.clone(), endpoint_config: Some(endpoint) };
+        let request =
+            NetworkConnectRequest { container: bay.clone(), endpoint_config: Some(bays_endpoint(subnet)) };
         match self.engine.call(contact.docker.connect_network(name, request)).await {
             Err(failure) if !failure.says("already exists") => {
                 Err(failure.into_error(&format!("join network {name}")))
@@ -340,6 +351,14 @@ impl Inner {
     }
 }
 
+/// How Bay's own container is put into a session's network: its default route stays where it is.
+fn bays_endpoint(subnet: Subnet) -> EndpointSettings {
+    let ipam =
+        EndpointIpamConfig { ipv4_address: Some(subnet.bay().to_string()), ..EndpointIpamConfig::default() };
+    // Daemons before API 1.48 do not know it; they go by the network's name.
+    EndpointSettings { ipam_config: Some(ipam), gw_priority: Some(-1), ..EndpointSettings::default() }
+}
+
 /// How a container is put into its network.
 pub(super) fn endpoints(attached: &str) -> HashMap<String, EndpointSettings> {
     HashMap::from([(attached.to_owned(), EndpointSettings::default())])
@@ -373,6 +392,13 @@ mod tests {
         {
             assert!(Pool::new(pool, length).is_err(), "{pool} {length}");
         }
+    }
+
+    #[test]
+    fn bays_own_container_takes_its_default_route_from_no_session() {
+        let endpoint = bays_endpoint(Subnet::parse("10.9.0.16/29").unwrap());
+        assert_eq!(endpoint.gw_priority, Some(-1));
+        assert_eq!(endpoint.ipam_config.unwrap().ipv4_address.as_deref(), Some("10.9.0.22"));
     }
 
     #[test]

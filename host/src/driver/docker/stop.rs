@@ -6,6 +6,7 @@ use bollard::errors::Error;
 use bollard::query_parameters::{KillContainerOptionsBuilder, WaitContainerOptionsBuilder};
 use futures::StreamExt as _;
 
+use super::create::Removed;
 use super::engine::{Contact, Failure};
 use super::{Inner, names};
 use crate::driver::{ContainerRef, ContainerStatus, DriverError};
@@ -76,10 +77,13 @@ impl Inner {
         self.remove(&contact, &key, &container.name).await
     }
 
-    /// Removes container, output, network and socket, in this order.
+    /// Removes container, output, network and socket, in this order. A stranger's container of that name stays, and
+    /// keeps nobody from removing the rest.
     pub(super) async fn remove(&self, contact: &Contact, key: &str, name: &str) -> Result<(), DriverError> {
         names::checked(name)?;
-        self.remove_container(contact, key, name).await?;
+        if self.remove_container(contact, key, name).await? == Removed::Strangers {
+            tracing::warn!(container = name, "a container that is not Bay's has this name: it is left alone");
+        }
         self.remove_volume(contact, &names::spool(name)).await?;
         self.networks_remove(contact, name).await?;
         self.sockets.remove(name)

@@ -104,6 +104,12 @@ impl Bay {
         }
     }
 
+    /// Makes a container's network alone; its name.
+    pub(super) async fn network_of(&self, spec: &ContainerSpec, policy: Network) -> String {
+        let contact = self.contact().await;
+        self.driver.inner.network_create(&contact, &spec.name, policy).await.unwrap().name
+    }
+
     pub(super) async fn run(&self, spec: &ContainerSpec) -> ContainerRef {
         let id = spec.volume.strip_prefix("bay-locker-").unwrap();
         assert_eq!(self.driver.volume_create(id).await.unwrap(), spec.volume);
@@ -194,7 +200,7 @@ impl Drop for Bay {
                 for name in leftovers(&contact, &options.instance_id).await {
                     if names::is_locker(&name) {
                         driver.volume_remove(&name).await.unwrap();
-                    } else if name.starts_with("bay-net-") {
+                    } else if name.starts_with(names::NETWORK_PREFIX) {
                         contact.docker.remove_network(&name).await.unwrap();
                     } else {
                         let force = RemoveContainerOptionsBuilder::new().force(true).v(true).build();

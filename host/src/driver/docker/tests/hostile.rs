@@ -44,7 +44,12 @@ async fn a_strangers_container_of_our_name_is_neither_taken_nor_removed() {
     assert!(refused.to_string().contains("not Bay's"), "{refused}");
     let named = ContainerRef { name: spec.name.clone(), backend: serde_json::Value::Null };
     assert_eq!(bay.driver.inspect(&named).await.unwrap(), ContainerStatus::Missing);
-    assert!(bay.driver.destroy(&named).await.is_err());
+    // All else of that name goes; a second time as well.
+    let network = bay.network_of(&spec, Network::Internal).await;
+    assert!(bay.leftovers().await.contains(&network));
+    bay.driver.destroy(&named).await.unwrap();
+    bay.driver.destroy(&named).await.unwrap();
+    assert!(!bay.leftovers().await.contains(&network));
     assert!(bay.driver.list().await.unwrap().is_empty());
     assert!(contact.docker.inspect_container(&id, None).await.is_ok());
     let force = RemoveContainerOptionsBuilder::new().force(true).build();
@@ -77,6 +82,25 @@ async fn a_network_that_another_session_or_a_stranger_is_in_is_kept_in_mind_and_
     bay.driver.destroy(&container).await.unwrap();
     let left = bay.leftovers().await;
     assert!(!left.contains(&network), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_network_without_its_container_is_listed_and_removed() {
+    let bay = Bay::new(Connect::Socket);
+    let spec = bay.spec("my-browser", Network::Internal);
+    // As after a request that timed out here and not at the daemon.
+    for policy in [Network::Egress, Network::Internal, Network::None] {
+        bay.network_of(&spec, policy).await;
+        let found = bay.driver.list().await.unwrap();
+        assert_eq!(found.iter().map(|c| &c.name).collect::<Vec<_>>(), [&spec.name], "{policy:?}");
+        // One that is being made has its network first.
+        let done = bay.driver.inner.begin(&spec.name);
+        assert!(bay.driver.list().await.unwrap().is_empty());
+        bay.driver.inner.end(&spec.name, done);
+        bay.driver.destroy(&found[0]).await.unwrap();
+        assert!(bay.driver.list().await.unwrap().is_empty());
+        assert_eq!(bay.leftovers().await, Vec::<String>::new());
+    }
 }
 
 #[tokio::test]
