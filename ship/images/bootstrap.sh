@@ -7,8 +7,9 @@ set -euo pipefail
 suite=trixie
 
 root=$(mktemp -d "${TMPDIR:-/tmp}/bay-base.XXXXXX")
-trap 'rm -rf --one-file-system -- "$root"' EXIT
-chmod 755 "$root"
+trap 'umount -l "$root" || true; rmdir -- "$root"' EXIT
+# In memory, in the mount namespace of this script: whoever kills it leaves an empty folder, not half of a Debian.
+mount -t tmpfs -o mode=755,size=2g tmpfs "$root"
 
 debootstrap --variant=minbase --include=ca-certificates "$suite" "$root" >&2
 

@@ -19,7 +19,8 @@ for file in /usr/local/share/ca-certificates/bay/*.crt; do
     if [ -e "$file" ]; then extra_ca=yes; fi
 done
 # Before anything is fetched through whoever signs with them.
-if [ -n "$extra_ca" ]; then update-ca-certificates >/dev/null; fi
+# An image that has no certificates has no such command either: it fetches them below, by plain HTTP.
+if [ -n "$extra_ca" ] && command -v update-ca-certificates >/dev/null; then update-ca-certificates >/dev/null; fi
 
 if [ ! -x /usr/local/bin/python3 ]; then
     export DEBIAN_FRONTEND=noninteractive

@@ -200,7 +200,7 @@ fn bench(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
             other => return Err(other.unexpected().into()),
         }
     }
-    let name = name.context("which bench? there are `path` and `ship`")?;
+    let name = name.context("which bench? there are `path`, `ship` and `docker`")?;
     Ok(Chore::Bench(Bench { name, json }))
 }
 
@@ -279,7 +279,7 @@ mod tests {
             Chore::Images(options) => options,
             other => panic!("another chore: {other:?}"),
         };
-        assert_eq!(images("images"), images::Options::for_tests());
+        assert_eq!(images("images").targets, Target::ALL);
         let one = images("images --target slim --base debian:13 --ca /tmp/ca.pem");
         assert_eq!((one.targets, one.base), (vec![Target::Slim], Some(Base::Image("debian:13".into()))));
         assert_eq!(one.ca, Some("/tmp/ca.pem".into()));

@@ -70,6 +70,13 @@ const TEST_TOOLS: &[Tool] = &[
 /// What an engine of the tests' own needs.
 const ENGINE_TOOLS: &[Tool] = &[
     Tool { package: "docker.io", why: "runs containers", present: || on_path("dockerd") },
+    // The engine asks it for the processes of a container.
+    Tool { package: "procps", why: "lists what runs in a container", present: || on_path("ps") },
+    Tool {
+        package: "apparmor",
+        why: "loads the engine's profile, without which it starts no container here",
+        present: || !apparmor_is_on() || on_path("apparmor_parser"),
+    },
     // In newer releases a package of its own.
     Tool { package: "docker-cli", why: "speaks to the engine", present: || on_path("docker") },
     Tool {
@@ -89,6 +96,12 @@ const BOOTSTRAP_TOOLS: &[Tool] = &[
 ];
 
 const SYSTEM_PYTHON: &str = "/usr/bin/python3";
+
+/// Keeps packages from starting services while it runs apt.
+const APT: &str = include_str!("apt.sh");
+
+/// What Debian's packages ask whether they may start a service.
+const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Finds and installs. Quiet and quick when nothing is missing.
 pub(crate) fn setup(purpose: For) -> anyhow::Result<()> {
@@ -158,10 +171,15 @@ fn packages<'a>(tools: impl Iterator<Item = &'a Tool>) -> anyhow::Result<()> {
 }
 
 fn apt_get(root: Root, words: &[&str]) -> anyhow::Result<()> {
-    let Some(mut command) = root.command("env") else { bail!("not root") };
+    let Some(mut command) = root.command("sh") else { bail!("not root") };
     // A package that asks a question would wait for ever without an input. The run level keeps those with a service
     // from starting it where no systemd is in charge: nobody would stop it.
-    run::checked(command.args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"]).args(words))
+    let apt = ["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"];
+    // Not the whole script on the screen, as `run::checked` would.
+    println!("$ apt-get {}", words.join(" "));
+    let status = command.args(["-c", APT, "apt", SERVICE_POLICY]).args(apt).args(words).status()?;
+    ensure!(status.success(), "`apt-get {}` ended with {status}", words.join(" "));
+    Ok(())
 }
 
 fn what_to_type(names: &[&str], apt: bool) -> String {
@@ -204,6 +222,12 @@ pub(crate) fn on_path(program: &str) -> bool {
     std::env::split_paths(&path).chain(system).any(|folder| folder.join(program).is_file())
 }
 
+/// True where the kernel confines programs by AppArmor.
+fn apparmor_is_on() -> bool {
+    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|enabled| enabled.trim() == "Y")
+}
+
 fn multiarch_file(name: &str) -> bool {
     Path::new("/usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH)).join(name).exists()
 }
@@ -217,6 +241,28 @@ mod tests {
         let text = what_to_type(&["bubblewrap", "passt"], true);
         assert!(text.contains("sudo apt-get install --no-install-recommends bubblewrap passt"));
         assert!(!what_to_type(&["bubblewrap"], false).contains("sudo"));
+    }
+
+    #[test]
+    fn packages_may_start_no_service_unless_the_machine_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let policy = folder.path().join("policy-rc.d");
+        let run = |code: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", APT, "apt"]).arg(&policy).args(["sh", "-c", code, "sh"]).arg(&policy);
+            command.status().unwrap().code()
+        };
+        assert_eq!(run(r#""$1"; [ $? = 101 ]"#), Some(0), "it is there meanwhile, and refuses");
+        assert!(!policy.exists());
+        assert_eq!(run("exit 7"), Some(7), "a failure is told");
+        assert!(!policy.exists(), "and removes it, too");
+        run("kill -KILL $PPID");
+        assert!(policy.exists(), "nothing removes it then");
+        assert_eq!(run("true"), Some(0));
+        assert!(!policy.exists(), "but the next run does");
+        std::fs::write(&policy, "the machine's\n").unwrap();
+        assert_eq!(run("true"), Some(0));
+        assert_eq!(std::fs::read_to_string(&policy).unwrap(), "the machine's\n");
     }
 
     #[test]

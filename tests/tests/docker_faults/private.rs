@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use bay_tests::driver::image;
 use bay_tests::{Engine, soon, until};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// From its start to the first answer.
 const START: Duration = Duration::from_secs(60);
 /// From SIGTERM to its end: it stops its containers first.
 const STOP: Duration = Duration::from_secs(40);
+/// From the end of the last process to that of its control group.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// A directory, and the engine on it while it runs.
 pub(crate) struct Private {
@@ -25,8 +28,15 @@ pub(crate) struct Private {
 impl Private {
     /// Not started. `live_restore`: its containers run on when it stops.
     pub(crate) fn new(live_restore: bool) -> Self {
-        // Not within a test's home: what is mounted there would look like a sandbox's.
-        let dir = tempfile::Builder::new().prefix("bay-daemon-").tempdir().expect("a temporary directory");
+        // Not within a test's home: what is mounted there would look like a sandbox's. Beside the engine that
+        // `cargo xtask test` starts where there is one: what a killed test leaves goes with that.
+        let host = Engine::host();
+        let beside = Path::new(host.strip_prefix("unix://").unwrap_or_default()).parent();
+        let named = beside.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        let of_suite = named.is_some_and(|name| name.starts_with("bay-engine-"));
+        let parent = beside.filter(|_| of_suite).map_or_else(std::env::temp_dir, Path::to_owned);
+        let dir = tempfile::Builder::new().prefix("bay-daemon-").tempdir_in(parent);
+        let dir = dir.expect("a temporary directory");
         Self { dir, process: None, live_restore }
     }
 
@@ -37,6 +47,11 @@ impl Private {
 
     pub(crate) fn engine(&self) -> Engine {
         Engine::at(&self.host())
+    }
+
+    /// What the groups of its containers are in.
+    fn cgroup(&self) -> String {
+        format!("/{}", self.dir.path().file_name().expect("a name").to_string_lossy())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -53,6 +68,8 @@ impl Private {
             command.arg(option).arg(self.path(name));
         }
         command.args(["--host", &self.host()]);
+        // Not systemd's, which would be asked for slices on a machine that has it, and apart from other engines'.
+        command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &self.cgroup()]);
         if self.live_restore {
             command.arg("--live-restore");
         }
@@ -83,14 +100,20 @@ impl Private {
 
     /// Ends it as a service manager does.
     pub(crate) fn stop(&mut self) {
-        let Some(mut child) = self.process.take() else { return };
+        assert!(self.ended(), "dockerd did not end within {STOP:?}:\n{}", self.log_tail());
+    }
+
+    /// Whether it ended when it was told to; otherwise it was killed.
+    fn ended(&mut self) -> bool {
+        let Some(mut child) = self.process.take() else { return true };
         let pid = rustix::process::Pid::from_child(&child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        if !soon(STOP, || matches!(child.try_wait(), Ok(Some(_)))) {
+        let ended = soon(STOP, || matches!(child.try_wait(), Ok(Some(_))));
+        if !ended {
             let _ = child.kill();
             let _ = child.wait();
-            assert!(std::thread::panicking(), "dockerd did not end within {STOP:?}:\n{}", self.log_tail());
         }
+        ended
     }
 
     fn log_tail(&self) -> String {
@@ -103,14 +126,17 @@ impl Private {
 impl Drop for Private {
     fn drop(&mut self) {
         if self.live_restore && self.process.is_some() {
-            // Those that it leaves running nobody else would end.
-            let all = self.engine().get("/containers/json?all=true");
+            // Those that it leaves running nobody else would end. (An engine that does not answer has its processes
+            // killed below; a panic here would keep the rest from being cleaned up.)
+            let all = self.engine().ask("GET", "/containers/json?all=true", None);
+            let all = all.ok().and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
+            let all = all.unwrap_or_default();
             for container in all.as_array().into_iter().flatten() {
                 let id = container["Id"].as_str().unwrap_or_default();
                 let _ = self.engine().ask("DELETE", &format!("/containers/{id}?force=true&v=true"), None);
             }
         }
-        self.stop();
+        let ended = self.ended();
         // What serves containers is started by the engine's containerd and outlives both when something went wrong.
         let own = self.dir.path().to_string_lossy().into_owned();
         for process in bay_tests::procs::all().values().filter(|p| p.cmdline.contains(&own)) {
@@ -119,7 +145,20 @@ impl Drop for Private {
         for mount in mounts_beneath(self.dir.path()) {
             let _ = Command::new("umount").arg("--lazy").arg(mount).status();
         }
+        // Groups go when the last process in them has.
+        let swept = soon(SWEEP, || groups_removed(&self.cgroup()));
+        if !ended || !swept {
+            eprintln!("dockerd ended: {ended}, its groups: {swept}\n{}", self.log_tail());
+        }
     }
+}
+
+/// Removes the control groups in whose path this is, in whatever hierarchy. True when none is left.
+fn groups_removed(name: &str) -> bool {
+    let mut command = Command::new("find");
+    command.args(["/sys/fs/cgroup", "-ignore_readdir_race", "-depth", "-type", "d", "-path"]);
+    command.arg(format!("*{name}*")).args(["-exec", "rmdir", "--", "{}", "+"]).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// Deepest first.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
@@ -11,6 +12,12 @@ use crate::{setup, suite, workspace};
 
 /// The image that everybody has who reaches the usual registry.
 const PYTHON: &str = "python:3.13-slim";
+
+/// The longest a pull may take where there is something else to try: without a registry, some networks never answer.
+const TRY_LIMIT: Duration = Duration::from_secs(60);
+
+/// The longest a pull may take that somebody asked for.
+const PULL_LIMIT: Duration = Duration::from_secs(600);
 
 /// A base for the images.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,21 +61,28 @@ pub(super) fn obtain(docker: &Docker, bases: &[Base], saved: &Path) -> anyhow::R
             return Ok((base.clone(), name));
         }
     }
+    // Before any network is asked.
+    let saved = |name: &str| {
+        let (_, hash) = name.rsplit_once(':').context("a base without a hash")?;
+        anyhow::Ok(file(saved, "base", hash))
+    };
+    if bases.contains(&Base::Bootstrap) {
+        let name = Base::Bootstrap.name()?;
+        if docker.load(&saved(&name)?, &name)? {
+            return Ok((Base::Bootstrap, name));
+        }
+    }
     for base in bases {
         let name = base.name()?;
         match base {
-            Base::Image(_) if docker.pull(&name)? => {}
+            Base::Image(_) if docker.pull(&name, if bases.len() > 1 { TRY_LIMIT } else { PULL_LIMIT })? => {}
             Base::Image(_) => {
                 println!("{name} is not on the engine and cannot be pulled");
                 continue;
             }
             Base::Bootstrap => {
-                let (_, hash) = name.rsplit_once(':').context("a base without a hash")?;
-                let file = file(saved, "base", hash);
-                if !docker.load(&file)? {
-                    bootstrap(docker, &name)?;
-                    docker.save(&name, &file)?;
-                }
+                bootstrap(docker, &name)?;
+                docker.save(&name, &saved(&name)?)?;
             }
         }
         return Ok((base.clone(), name));

@@ -9,8 +9,7 @@ use super::{Base, Docker, hash};
 use crate::workspace;
 
 /// Passed on to a build where they are set; an engine knows them and leaves them out of the image.
-const PROXIES: [&str; 7] =
-    ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL"];
+const PROXIES: [&str; 6] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
 
 /// More than any machine trusts: a bound on what a wrong file could become.
 const MAX_CERTIFICATES: usize = 1000;

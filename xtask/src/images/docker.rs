@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
@@ -9,9 +10,6 @@ use crate::run;
 
 /// Saved images that are kept of each kind: the one in use, and the one of another branch.
 const KEPT: usize = 2;
-
-/// The longest a pull may take, in seconds: where there is no registry, some networks never answer.
-const PULL_LIMIT: &str = "600";
 
 /// An engine.
 #[derive(Debug, Clone)]
@@ -79,23 +77,34 @@ impl Docker {
         run::checked(self.command().args(["rmi", image]))
     }
 
-    /// True when the image could be pulled.
-    pub(super) fn pull(&self, image: &str) -> anyhow::Result<bool> {
-        let mut command = self.under("timeout", &[PULL_LIMIT, "docker"]);
+    /// True when the image could be pulled within this time.
+    pub(super) fn pull(&self, image: &str, limit: Duration) -> anyhow::Result<bool> {
+        let mut command = self.under("timeout", &[&limit.as_secs().to_string(), "docker"]);
         Ok(command.args(["pull", image]).status().context("cannot run docker")?.success())
     }
 
-    /// Loads what [`Docker::save`] wrote; false where there is no such file.
-    pub(super) fn load(&self, file: &Path) -> anyhow::Result<bool> {
+    /// Loads `image` from what [`Docker::save`] wrote. False where there is no such file, or one that is of no use, which
+    /// is removed: it would be in the way each time.
+    pub(super) fn load(&self, file: &Path, image: &str) -> anyhow::Result<bool> {
         if !file.exists() {
             return Ok(false);
         }
-        run::checked(self.command().arg("load").arg("--quiet").arg("--input").arg(file))?;
-        Ok(true)
+        let loaded = run::checked(self.command().arg("load").arg("--quiet").arg("--input").arg(file));
+        if loaded.is_ok() && self.has(image)? {
+            return Ok(true);
+        }
+        // An engine that is away says nothing of the file.
+        if !self.answers() {
+            loaded?;
+        }
+        println!("{} does not hold {image}: made anew", file.display());
+        std::fs::remove_file(file).with_context(|| format!("cannot remove {}", file.display()))?;
+        Ok(false)
     }
 
     /// Writes an image to a file that is there whole or not at all, and drops older ones of its kind.
     pub(super) fn save(&self, image: &str, file: &Path) -> anyhow::Result<()> {
+        drop_parts(file.parent().context("a file without a folder")?)?;
         let part = file.with_extension(format!("part-{}", std::process::id()));
         let saved = run::checked(self.command().arg("save").arg("--output").arg(&part).arg(image))
             .and_then(|()| Ok(std::fs::rename(&part, file)?));
@@ -178,6 +187,18 @@ impl Docker {
     }
 }
 
+/// Removes what was being written by processes that are gone.
+fn drop_parts(folder: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let writer = path.extension().and_then(|end| end.to_str()).and_then(|end| end.strip_prefix("part-"));
+        if writer.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// Keeps the newest of the files called like this one up to its last hyphen.
 fn drop_old(file: &Path) -> anyhow::Result<()> {
     let (Some(folder), Some(name)) = (file.parent(), file.file_name().and_then(|name| name.to_str())) else {
@@ -203,6 +224,18 @@ fn drop_old(file: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_process_was_writing_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        // No process has this number: the kernel's largest is far below.
+        let names = ["slim-1.tar", &format!("slim-1.part-{}", std::process::id()), "slim-1.part-999999999"];
+        for name in names {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        drop_parts(folder.path()).unwrap();
+        assert_eq!(names.map(|name| folder.path().join(name).exists()), [true, true, false]);
+    }
 
     #[test]
     fn the_newest_saved_images_of_each_kind_are_kept() {

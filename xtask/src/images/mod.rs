@@ -71,7 +71,8 @@ pub(crate) struct Options {
 impl Options {
     /// What the tests need.
     pub(crate) fn for_tests() -> Self {
-        Self { targets: Target::ALL.to_vec(), base: None, ca: None, measure: false }
+        // Not what they are made of: where they have been saved, it need not be had.
+        Self { targets: vec![Target::Slim, Target::Ship], base: None, ca: None, measure: false }
     }
 }
 
@@ -124,7 +125,7 @@ fn built(
         hashes.push(hash);
     }
     for hash in &hashes {
-        if docker.load(&file(saved, target.name(), hash))? && docker.has(&name(hash))? {
+        if docker.load(&file(saved, target.name(), hash), &name(hash))? {
             return Ok(name(hash));
         }
     }
