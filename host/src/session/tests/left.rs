@@ -17,9 +17,13 @@ async fn nothing_starts_before_the_containers_of_a_lost_session_are_removed() {
     let fake = Fake::new();
     let house = house(&store, &fake).await;
     drop(house.sessions.ensure_running(&house.sandbox, BUDGET).await.unwrap());
+    // Away at first, so that the earlier Bay's task is not the one that finds the death.
+    fake.set_away(true);
     let next = sessions(&store, &fake);
+    adopt(&next, &system()).await.unwrap();
     fake.kill_all();
     fake.stuck.store(true, Ordering::SeqCst);
+    fake.set_away(false);
     // The first pass finds it dead; the second finds a row that is over, and its containers still not removed.
     for _ in 0..2 {
         let report = adopt(&next, &system()).await.unwrap();
