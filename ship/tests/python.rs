@@ -207,6 +207,23 @@ fn restarts_and_stops_at_random_never_make_up_an_answer() {
 }
 
 #[test]
+fn a_start_that_is_stopped_at_any_moment_leaves_no_kernel() {
+    both(|container, client, _| {
+        for turn in 0..200 {
+            let mut other = container.client();
+            let restart = std::thread::spawn(move || other.restart().map(drop));
+            // From before the process exists to some way into its life.
+            std::thread::park_timeout(Duration::from_micros(200 + 20 * turn));
+            let _ = client.stop();
+            let _ = restart.join().unwrap();
+        }
+        client.stop().unwrap();
+        let count = "pgrep -fc '[i]pykernel_launcher'";
+        wait_for(|| (client.shell(count).stdout.trim() == "0").then_some(()), "no kernel to be left");
+    });
+}
+
+#[test]
 fn all_kinds_of_output_arrive() {
     both(|_, client, _| {
         let code = "import sys\nfrom IPython.display import *\n\

@@ -12,8 +12,18 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 const ROUNDS: usize = 32;
 
 /// Kills everything that belongs to the spawn `leader`. `reap` is called between rounds, so that the dead free
-/// their places.
-pub(crate) fn kill_all(leader: Pid, mark: Option<u32>, spare: &[Pid], mut reap: impl FnMut()) {
+/// their places. `unreaped`: the leader's id is still its own.
+pub(crate) fn kill_all(
+    leader: Pid,
+    unreaped: bool,
+    mark: Option<u32>,
+    spare: &[Pid],
+    mut reap: impl FnMut(),
+) {
+    if unreaped {
+        // Just forked, it has neither a group of its own nor its mark, and is alone.
+        let _ = kill_process(leader, Signal::KILL);
+    }
     for _ in 0..ROUNDS {
         // Atomic against forks, unlike the walk below.
         let _ = kill_process_group(leader, Signal::KILL);
@@ -116,6 +126,14 @@ mod tests {
     fn a_name_full_of_brackets_does_not_fool_the_reader() {
         let seen = parse_stat(7, "7 (a) S 1 1 1) R 4 5 6 0 -1").unwrap();
         assert_eq!((seen.parent, seen.group, seen.session), (4, 5, 6));
+    }
+
+    #[test]
+    fn a_process_that_has_no_group_and_no_mark_yet_is_killed() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        kill_all(Pid::from_child(&child), true, Some(59_999), &[], || {});
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
     }
 
     #[test]

@@ -267,12 +267,15 @@ impl Server {
         else {
             return;
         };
-        let mark = tracked.mark;
-        let _ = kill_process_group(pid, signal);
+        let (mark, running) = (tracked.mark, tracked.running);
+        if kill_process_group(pid, signal).is_err() && running {
+            // Just forked: it has no group of its own yet.
+            let _ = kill_process(pid, signal);
+        }
         if reach == Reach::Everything && signal == Signal::KILL {
             // What is vital is never a member, but a look at it costs nothing and a mistake would cost all.
             let spare = self.vital.clone();
-            hunt::kill_all(pid, mark, &spare, || {
+            hunt::kill_all(pid, running, mark, &spare, || {
                 self.reap();
             });
         }
