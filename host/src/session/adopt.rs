@@ -151,9 +151,24 @@ async fn clean_earlier(sessions: &Sessions, system: &SystemContext, sandbox_id: 
     for session in sessions.env().store.list_pending_removals(system).await?.sessions {
         let over = session.sandbox_id == sandbox_id && !session.state.is_live();
         if over && !sessions.unfinished().is_late(&session.id) {
-            clean(sessions, &session).await?;
+            end_for_good(sessions, &session).await?;
         }
     }
+    Ok(())
+}
+
+/// Sees to it that nothing of a session that is over runs on its locker any more. What else of it cannot be removed
+/// yet, such as a network that somebody else is in, does not keep its sandbox from going on: later passes try again.
+async fn end_for_good(sessions: &Sessions, session: &SessionRow) -> ApiResult<()> {
+    let Err(error) = clean(sessions, session).await else { return Ok(()) };
+    for container in references(session) {
+        match sessions.env().driver.inspect(&container).await {
+            Ok(ContainerStatus::Missing | ContainerStatus::Exited { .. }) => {}
+            Ok(ContainerStatus::Running) | Err(_) => return Err(error),
+        }
+    }
+    tracing::warn!(session = %session.id, error = %error.message, "something of a session could not be removed yet");
+    sessions.unfinished().wake();
     Ok(())
 }
 
@@ -273,7 +288,7 @@ async fn decide(sessions: &Arc<Sessions>, sandbox: &SandboxRow, session: &Sessio
                 let failure = Failure { code, message, since: now_ms() };
                 env.transition(sandbox, &key, Transition::Lost(failure)).await?;
                 // It may run all the same: it must be gone before the sandbox counts as settled and starts another.
-                clean(sessions, session).await?;
+                end_for_good(sessions, session).await?;
                 Ok(Settled::Lost)
             }
         },

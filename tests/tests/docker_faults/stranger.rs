@@ -70,6 +70,14 @@ fn a_stranger_at_a_sandboxs_address_is_refused_and_learns_nothing() {
 
     // It also holds on to the session's network, which the engine keeps as long as somebody is in it.
     order(&engine, "DELETE", &format!("/containers/{stranger}?force=true&v=true"));
-    assert_eq!(sandbox.read("kept.txt"), "kept");
+    until("a new session starts", NOTICED, || {
+        let answer = sandbox.file("kept.txt").send();
+        if answer.status == 200 {
+            return Some(assert_eq!(answer.json()["content"], "kept"));
+        }
+        let body = answer.json();
+        assert_eq!((answer.status, &body["error"]["code"]), (503, &json!("unavailable")), "{body}");
+        None
+    });
     assert_eq!(sandbox.shell("true")["session_seq"], 2);
 }
