@@ -73,7 +73,8 @@ fn a_stranger_at_a_sandboxs_address_is_refused_and_learns_nothing() {
     until("a new session starts", NOTICED, || {
         let answer = sandbox.file("kept.txt").send();
         if answer.status == 200 {
-            return Some(assert_eq!(answer.json()["content"], "kept"));
+            assert_eq!(answer.json()["content"], "kept");
+            return Some(());
         }
         let body = answer.json();
         assert_eq!((answer.status, &body["error"]["code"]), (503, &json!("unavailable")), "{body}");
