@@ -30,6 +30,8 @@ pub(super) struct Fake {
     pub(super) away: AtomicBool,
     /// While true, no container can be removed.
     pub(super) stuck: AtomicBool,
+    /// While true, a removal leaves something behind.
+    pub(super) littered: AtomicBool,
     /// While true, a container that is being made is not finished.
     pub(super) slow: watch::Sender<bool>,
     pub(super) creating: watch::Sender<usize>,
@@ -44,6 +46,7 @@ impl Fake {
         Arc::new(Self {
             away: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
+            littered: AtomicBool::new(false),
             slow: watch::Sender::new(false),
             creating: watch::Sender::new(0),
             containers: Mutex::default(),
@@ -138,10 +141,15 @@ impl Driver for FakeDriver {
     async fn destroy(&self, container: &ContainerRef) -> Result<(), DriverError> {
         self.0.here()?;
         if self.0.stuck.load(Ordering::SeqCst) {
+            // Still there, and running.
+            self.0.containers.lock().unwrap().entry(container.name.clone()).or_insert(None);
             return Err(DriverError::Timeout { what: "the removal".to_owned(), limit: Duration::ZERO });
         }
         self.0.containers.lock().unwrap().remove(&container.name);
         self.0.changed.send_replace(());
+        if self.0.littered.load(Ordering::SeqCst) {
+            return Err(DriverError::Timeout { what: "its network".to_owned(), limit: Duration::ZERO });
+        }
         Ok(())
     }
 

@@ -43,6 +43,28 @@ async fn nothing_starts_before_the_containers_of_a_lost_session_are_removed() {
 }
 
 #[tokio::test]
+async fn what_is_left_of_a_session_beside_its_containers_keeps_nothing_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let fake = Fake::new();
+    let house = house(&store, &fake).await;
+    drop(house.sessions.ensure_running(&house.sandbox, BUDGET).await.unwrap());
+    fake.set_away(true);
+    let next = sessions(&store, &fake);
+    adopt(&next, &system()).await.unwrap();
+    fake.kill_all();
+    fake.littered.store(true, Ordering::SeqCst);
+    fake.set_away(false);
+    let report = adopt(&next, &system()).await.unwrap();
+    assert_eq!((report.lost, next.unsettled()), (1, 0), "{report:?}");
+    let lease = next.ensure_running(&house.sandbox, BUDGET).await.unwrap();
+    assert_eq!(lease.live.seq, 2);
+    // It is not forgotten.
+    fake.littered.store(false, Ordering::SeqCst);
+    assert_eq!(adopt(&next, &system()).await.unwrap().finished, 1);
+}
+
+#[tokio::test]
 async fn a_container_that_no_row_names_is_told_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
