@@ -77,16 +77,18 @@ impl Inner {
         self.remove(&contact, &key, &container.name).await
     }
 
-    /// Removes container, output, network and socket, in this order. A stranger's container of that name stays, and
+    /// Removes the container, then output, network and socket, whichever of them can be. A stranger's container of that name stays, and
     /// keeps nobody from removing the rest.
     pub(super) async fn remove(&self, contact: &Contact, key: &str, name: &str) -> Result<(), DriverError> {
         names::checked(name)?;
         if self.remove_container(contact, key, name).await? == Removed::Strangers {
             tracing::warn!(container = name, "a container that is not Bay's has this name: it is left alone");
         }
-        self.remove_volume(contact, &names::spool(name)).await?;
-        self.networks_remove(contact, name).await?;
-        self.sockets.remove(name)
+        let spool = names::spool(name);
+        let (output, network) =
+            tokio::join!(self.remove_volume(contact, &spool), self.networks_remove(contact, name));
+        let socket = self.sockets.remove(name);
+        output.and(network).and(socket)
     }
 
     pub(super) async fn until_gone(
