@@ -120,6 +120,11 @@ fn a_paused_container_costs_calls_their_time_and_loses_nothing() {
     let answer = sandbox.post("python/exec", &json!({ "code": "x", "timeout": 1 })).send();
     // Still running, as far as anybody can tell, or given up on.
     assert!([202, 502, 503, 504].contains(&answer.status), "{} {}", answer.status, answer.brief());
+    // These come no further than a connection that nobody accepts, so that Bay asks how the container is.
+    for _ in 0..2 {
+        let answer = sandbox.file("none.txt").send();
+        assert!([502, 503, 504].contains(&answer.status), "{} {}", answer.status, answer.brief());
+    }
     order(&engine, "POST", &format!("/containers/{id}/unpause"));
     until("it answers again", NOTICED, || {
         let ran = sandbox.post("python/exec", &json!({ "code": "print(x + 1)" })).send();
