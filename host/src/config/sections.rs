@@ -63,8 +63,8 @@ pub enum DriverKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Connect {
-    /// `socket` where Bay shares the daemon's host, `container_network` where Bay is itself a container of that
-    /// daemon, else `host_port`.
+    /// `container_network` where Bay is itself a container of that daemon, else `socket` where one user runs both on
+    /// one machine, else `host_port`.
     #[default]
     Auto,
     /// A unix socket in a directory that the container's root alone can enter.

@@ -116,6 +116,19 @@ pub enum ContainerStatus {
     Missing,
 }
 
+/// An end in words, for a person, from an exit code that is 128 and the signal's number where one ended it.
+fn end_words(code: Option<i64>) -> String {
+    match code {
+        Some(137) => "SIGKILL".to_owned(),
+        Some(143) => "SIGTERM".to_owned(),
+        Some(139) => "SIGSEGV".to_owned(),
+        Some(134) => "SIGABRT".to_owned(),
+        Some(code) if code > 128 => format!("signal {}", code - 128),
+        Some(code) => format!("exit {code}"),
+        None => "ended".to_owned(),
+    }
+}
+
 /// What a driver can do on this machine, found by probing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Features {
@@ -282,7 +295,7 @@ pub struct LocalOptions {
 pub struct DockerOptions {
     /// Where the daemon is, and how runtimes are reached.
     pub config: crate::config::DockerConfig,
-    /// Bay's data directory; the driver owns `run/docker/` beneath it.
+    /// Bay's data directory; the driver owns `run/docker/` and `docker-daemon` in it.
     pub data_dir: PathBuf,
     /// The runtime binary on disk.
     pub ship: PathBuf,

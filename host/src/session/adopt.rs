@@ -1,5 +1,6 @@
 //! What becomes of sessions that have no task: those that an earlier Bay left are taken over after they have proven
-//! themselves, what is half done is finished or undone, strangers in our place are removed.
+//! themselves, what is half done is finished or undone, strangers are removed where the place is ours alone and told of
+//! where it is not.
 //!
 //! Nothing here decides while the driver does not answer: a session that the store calls ready stays ready, and is
 //! settled by a later pass (see `recover`).
@@ -168,7 +169,6 @@ async fn end_for_good(sessions: &Sessions, session: &SessionRow) -> ApiResult<()
         }
     }
     tracing::warn!(session = %session.id, error = %error.message, "something of a session could not be removed yet");
-    sessions.unfinished().wake();
     Ok(())
 }
 
@@ -321,10 +321,9 @@ pub(super) async fn stop_unsettled(sessions: &Sessions, sandbox: &SandboxRow) ->
         Some(session) => end(sessions, sandbox, &session, "stopped").await,
         None => clean_earlier(sessions, &SystemContext::for_background(), &sandbox.id).await,
     };
-    if let Err(error) = ended {
-        sessions.unfinished().wake();
-        return Err(error);
-    }
+    // A pass finishes what failed, and what could be left for later.
+    sessions.unfinished().wake();
+    ended?;
     sessions.unfinished().settled(&sandbox.id);
     Ok(())
 }
@@ -416,7 +415,8 @@ async fn remove_strangers(
     for name in sessions.unfinished().newly_reported(unknown) {
         tracing::warn!(
             container = %name,
-            "a container has this Bay's labels, and no session names it; it is left alone: remove it by hand",
+            "a container, or a network of this name, has this Bay's labels, and no session names it; it is left \
+             alone: remove it by hand",
         );
     }
     let mut removed = futures::stream::iter(to_remove)

@@ -13,7 +13,7 @@ use crate::error::{ApiError, Code};
 /// Most calls to the driver that go on although their start was cancelled: a client that makes and deletes
 /// sandboxes while an image is being fetched must not pile up more.
 const MAX_LATE: usize = 64;
-/// Longest that such a call is left running: more than the longest fetch of an image.
+/// Longest that such a call is left running: more than fetching an image may take by default.
 const LATE: Duration = Duration::from_secs(3600);
 
 /// Of one Bay.
@@ -80,7 +80,7 @@ impl Unfinished {
         new
     }
 
-    /// Leaves a call to the driver running, and says so until it has ended. False where too many run already: the
+    /// Leaves a call to the driver running, and says so until it has ended. Given back where too many run already: the
     /// caller waits for its own then.
     pub(super) fn leave<T: Send + 'static>(
         self: &Arc<Self>,

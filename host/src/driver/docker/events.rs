@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use super::Inner;
 use super::engine::Contact;
 use super::names::own_filter;
-use crate::driver::{ContainerRef, ContainerStatus, DriverError};
+use crate::driver::{ContainerRef, ContainerStatus, DriverError, end_words};
 
 /// Most ends that a slow waiter may lag behind; past that it looks for itself.
 const BACKLOG: usize = 1024;
@@ -124,20 +124,13 @@ fn status(state: Option<&bollard::models::ContainerState>) -> ContainerStatus {
         return ContainerStatus::Running;
     }
     let never = state.started_at.as_deref().is_none_or(|at| at.starts_with("0001-"));
-    let reason = match state.exit_code {
-        _ if never => {
-            state.error.clone().filter(|e| !e.is_empty()).unwrap_or_else(|| "not started".to_owned())
-        }
-        // Before all else: where the kernel ended the runtime's agent, its init ends in good order.
-        _ if state.oom_killed == Some(true) => "out of memory".to_owned(),
-        Some(0) => "exit 0".to_owned(),
-        Some(137) => "SIGKILL".to_owned(),
-        Some(143) => "SIGTERM".to_owned(),
-        Some(139) => "SIGSEGV".to_owned(),
-        Some(134) => "SIGABRT".to_owned(),
-        Some(code) if code > 128 => format!("signal {}", code - 128),
-        Some(code) => format!("exit {code}"),
-        None => "ended".to_owned(),
+    let reason = if never {
+        state.error.clone().filter(|e| !e.is_empty()).unwrap_or_else(|| "not started".to_owned())
+    } else if state.oom_killed == Some(true) {
+        // Whatever the code: where the kernel ended the runtime's agent, its init ends in good order.
+        "out of memory".to_owned()
+    } else {
+        end_words(state.exit_code)
     };
     ContainerStatus::Exited { reason }
 }

@@ -4,7 +4,7 @@
 //!  engine:  the daemon, there or not; probed at each first contact (see [`probe`]), looked for while it is away
 //!  create:  image ── runtime's volume ── network beside container
 //!  start:   stdin attached ── started ── configuration ── address
-//!  stop:    SIGTERM ── SIGKILL;  destroy: container ── network ── socket
+//!  stop:    SIGTERM ── SIGKILL;  destroy: container ── output beside network ── socket
 //!  events:  one subscription for all who wait
 //! ```
 //!

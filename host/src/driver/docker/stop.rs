@@ -77,8 +77,8 @@ impl Inner {
         self.remove(&contact, &key, &container.name).await
     }
 
-    /// Removes the container, then output, network and socket, whichever of them can be. A stranger's container of that name stays, and
-    /// keeps nobody from removing the rest.
+    /// Removes the container, then output, network and socket, whichever of them can be. A stranger's container of that
+    /// name stays, and keeps nobody from removing the rest.
     pub(super) async fn remove(&self, contact: &Contact, key: &str, name: &str) -> Result<(), DriverError> {
         names::checked(name)?;
         if self.remove_container(contact, key, name).await? == Removed::Strangers {

@@ -17,7 +17,7 @@ use super::network::{self, Attached, SUBNET_BITS, denied_prefixes};
 use super::start::{self, Request, Source, Sources};
 use super::state::{Entry, SPOOL, Started, State, valid_name};
 use super::{BASE_ID, CODE_LIMIT, Egress, GROUP_LIMIT, Inner, LOG_TAIL, failed, identity, pasta, python};
-use crate::driver::{ContainerRef, ContainerSpec, ContainerStatus, DriverError, Network};
+use crate::driver::{ContainerRef, ContainerSpec, ContainerStatus, DriverError, Network, end_words};
 
 impl Inner {
     pub(super) fn entry(&self, name: &str) -> Result<Option<Entry>, DriverError> {
@@ -278,17 +278,7 @@ fn no_network(policy: Network, reason: String) -> DriverError {
 
 /// For a person. Bubblewrap says 128 + signal for a signal.
 fn reason(code: Option<i32>, oom_kills: u64) -> String {
-    match code {
-        Some(0) => "exit 0".to_owned(),
-        _ if oom_kills > 0 => "out of memory".to_owned(),
-        Some(137) => "SIGKILL".to_owned(),
-        Some(143) => "SIGTERM".to_owned(),
-        Some(139) => "SIGSEGV".to_owned(),
-        Some(134) => "SIGABRT".to_owned(),
-        Some(code) if code > 128 => format!("signal {}", code - 128),
-        Some(code) => format!("exit {code}"),
-        None => "ended".to_owned(),
-    }
+    if code != Some(0) && oom_kills > 0 { "out of memory".to_owned() } else { end_words(code.map(i64::from)) }
 }
 
 /// A name on the list of those being started, while it lives.

@@ -1,30 +1,20 @@
 //! The engine is away when Bay starts, or goes away while it runs.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::fake::{Fake, house, sessions, system, tenant, until};
+use super::fake::{BUDGET, Scene, system, tenant, until};
 use crate::error::Code;
-use crate::session::{SessionError, adopt, recover};
-use crate::store::{SessionState, Store};
-
-const BUDGET: Duration = Duration::from_secs(5);
+use crate::session::{SessionError, recover};
+use crate::store::SessionState;
 
 #[tokio::test]
 async fn a_ready_session_stays_ready_until_the_engine_answers_and_is_then_taken_over_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    let fake = Fake::new();
-    let house = house(&store, &fake).await;
-    let lease = house.sessions.ensure_running(&house.sandbox, BUDGET).await.unwrap();
-    let key = lease.live.key.clone();
-    drop(lease);
+    let (scene, key) = Scene::running().await;
+    let Scene { store, fake, house, .. } = &scene;
 
-    fake.set_away(true);
-    let next = sessions(&store, &fake);
-    let report = adopt(&next, &system()).await.unwrap();
+    let (next, report) = scene.next_bay_without_engine().await;
     assert_eq!((report.adopted, report.lost, report.errors.len()), (0, 0, 1), "{report:?}");
     assert!(!next.recovered());
     let row = store.get_session(&tenant(), &key.id).await.unwrap();
@@ -51,15 +41,10 @@ async fn a_ready_session_stays_ready_until_the_engine_answers_and_is_then_taken_
 
 #[tokio::test]
 async fn what_died_with_the_engine_is_lost_and_the_next_call_starts_anew() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    let fake = Fake::new();
-    let house = house(&store, &fake).await;
-    drop(house.sessions.ensure_running(&house.sandbox, BUDGET).await.unwrap());
+    let (scene, _) = Scene::running().await;
+    let Scene { fake, house, .. } = &scene;
 
-    fake.set_away(true);
-    let next = sessions(&store, &fake);
-    adopt(&next, &system()).await.unwrap();
+    let (next, _) = scene.next_bay_without_engine().await;
     fake.kill_all();
     fake.set_away(false);
     tokio::spawn(recover(next.clone(), CancellationToken::new()));
@@ -71,16 +56,11 @@ async fn what_died_with_the_engine_is_lost_and_the_next_call_starts_anew() {
 
 #[tokio::test]
 async fn a_deletion_while_the_engine_is_away_is_finished_when_it_is_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    let fake = Fake::new();
-    let house = house(&store, &fake).await;
-    drop(house.sessions.ensure_running(&house.sandbox, BUDGET).await.unwrap());
+    let (scene, _) = Scene::running().await;
+    let Scene { store, fake, house, .. } = &scene;
 
     // Once with a session that nobody has settled, as a Bay has it that started meanwhile.
-    fake.set_away(true);
-    let next = sessions(&store, &fake);
-    adopt(&next, &system()).await.unwrap();
+    let (next, _) = scene.next_bay_without_engine().await;
     let ends = CancellationToken::new();
     tokio::spawn(recover(next.clone(), ends.clone()));
     let gone = store.delete_sandbox(&tenant(), &house.sandbox.id, 1).await.unwrap();
@@ -99,13 +79,8 @@ async fn a_deletion_while_the_engine_is_away_is_finished_when_it_is_back() {
 
 #[tokio::test]
 async fn an_engine_that_goes_away_is_no_death() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    let fake = Fake::new();
-    let house = house(&store, &fake).await;
-    let lease = house.sessions.ensure_running(&house.sandbox, BUDGET).await.unwrap();
-    let key = lease.live.key.clone();
-    drop(lease);
+    let (scene, key) = Scene::running().await;
+    let Scene { fake, house, .. } = &scene;
     fake.set_away(true);
     house.sessions.probe(&house.sandbox.id).await;
     fake.set_away(false);
@@ -123,10 +98,8 @@ async fn an_engine_that_goes_away_is_no_death() {
 
 #[tokio::test]
 async fn a_start_without_an_engine_begins_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    let fake = Fake::new();
-    let house = house(&store, &fake).await;
+    let scene = Scene::new().await;
+    let Scene { fake, house, .. } = &scene;
     fake.set_away(true);
     for _ in 0..3 {
         match house.sessions.ensure_running(&house.sandbox, BUDGET).await {

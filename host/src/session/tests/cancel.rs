@@ -4,11 +4,9 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::fake::{Fake, House, house, system, tenant, until};
+use super::fake::{BUDGET, Fake, House, Scene, system, tenant, until};
 use crate::session::{SessionError, recover, remove_locker};
-use crate::store::Store;
 
-const BUDGET: Duration = Duration::from_secs(5);
 /// What the contract promises.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -21,12 +19,10 @@ async fn hanging(house: &House, fake: &Fake) {
 
 #[tokio::test]
 async fn a_deletion_does_not_wait_for_a_slow_engine_and_leaves_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    let fake = Fake::new();
-    let house = house(&store, &fake).await;
+    let scene = Scene::new().await;
+    let Scene { store, fake, house, .. } = &scene;
     tokio::spawn(recover(house.sessions.clone(), CancellationToken::new()));
-    hanging(&house, &fake).await;
+    hanging(house, fake).await;
 
     let began = Instant::now();
     let gone = store.delete_sandbox(&tenant(), &house.sandbox.id, 1).await.unwrap();
@@ -47,12 +43,10 @@ async fn a_deletion_does_not_wait_for_a_slow_engine_and_leaves_nothing() {
 
 #[tokio::test]
 async fn a_stop_does_not_wait_either_and_another_start_may_follow() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    let fake = Fake::new();
-    let house = house(&store, &fake).await;
+    let scene = Scene::new().await;
+    let Scene { fake, house, .. } = &scene;
     tokio::spawn(recover(house.sessions.clone(), CancellationToken::new()));
-    hanging(&house, &fake).await;
+    hanging(house, fake).await;
 
     let began = Instant::now();
     house.sessions.stop(&house.sandbox).await.unwrap();
@@ -68,10 +62,8 @@ async fn a_stop_does_not_wait_either_and_another_start_may_follow() {
 
 #[tokio::test]
 async fn whoever_waits_for_a_cancelled_start_is_told() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    let fake = Fake::new();
-    let house = house(&store, &fake).await;
+    let scene = Scene::new().await;
+    let Scene { fake, house, .. } = &scene;
     fake.slow.send_replace(true);
     let (sessions, sandbox) = (house.sessions.clone(), house.sandbox.clone());
     let waiter = tokio::spawn(async move { sessions.ensure_running(&sandbox, BUDGET).await });

@@ -20,8 +20,8 @@ use crate::driver::{
 };
 use crate::id::Kind;
 use crate::profile::{KnownPlugins, ProfileSet};
-use crate::session::{SessionEnv, Sessions};
-use crate::store::{Env, LockerChoice, NewLocker, NewSandbox, SandboxRow, Store};
+use crate::session::{AdoptReport, SessionEnv, Sessions, adopt};
+use crate::store::{Env, LockerChoice, NewLocker, NewSandbox, SandboxRow, SessionKey, Store};
 use crate::time::now_ms;
 
 /// What the fake runs. Outlives a Bay, as an engine does.
@@ -245,7 +245,7 @@ pub(super) fn tenant() -> Tenant {
 }
 
 /// With one sandbox that nothing was done with.
-pub(super) async fn house(store: &Store, fake: &Arc<Fake>) -> House {
+async fn house(store: &Store, fake: &Arc<Fake>) -> House {
     let locker = NewLocker {
         id: Kind::Locker.mint(),
         name: None,
@@ -268,8 +268,45 @@ pub(super) async fn house(store: &Store, fake: &Arc<Fake>) -> House {
     House { sessions: sessions(store, fake), sandbox }
 }
 
+/// How long calls wait for a session.
+pub(super) const BUDGET: Duration = Duration::from_secs(5);
+
+/// A store, an engine, and a Bay with a sandbox.
+pub(super) struct Scene {
+    _dir: tempfile::TempDir,
+    pub(super) store: Store,
+    pub(super) fake: Arc<Fake>,
+    pub(super) house: House,
+}
+
+impl Scene {
+    pub(super) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let fake = Fake::new();
+        let house = house(&store, &fake).await;
+        Self { _dir: dir, store, fake, house }
+    }
+
+    /// The same with a session that runs, and its key.
+    pub(super) async fn running() -> (Self, SessionKey) {
+        let scene = Self::new().await;
+        let lease = scene.house.sessions.ensure_running(&scene.house.sandbox, BUDGET).await.unwrap();
+        let key = lease.live.key.clone();
+        (scene, key)
+    }
+
+    /// The engine goes away, and another Bay starts: the task of the one before does not find out what happens next.
+    pub(super) async fn next_bay_without_engine(&self) -> (Arc<Sessions>, AdoptReport) {
+        self.fake.set_away(true);
+        let next = sessions(&self.store, &self.fake);
+        let report = adopt(&next, &system()).await.unwrap();
+        (next, report)
+    }
+}
+
 /// What a Bay that starts has: no task for anything.
-pub(super) fn sessions(store: &Store, fake: &Arc<Fake>) -> Arc<Sessions> {
+fn sessions(store: &Store, fake: &Arc<Fake>) -> Arc<Sessions> {
     let capability = |name: &str| name.to_owned();
     let covered = ["python", "shell", "filesystem", "terminal"].map(capability).into();
     let known = KnownPlugins {

@@ -1,26 +1,17 @@
 //! What is left of a session that is over, and what only looks like one of ours.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use super::fake::{Fake, house, sessions, system};
+use super::fake::{BUDGET, Scene, system};
 use crate::error::Code;
 use crate::session::{SessionError, adopt};
-use crate::store::Store;
-
-const BUDGET: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn nothing_starts_before_the_containers_of_a_lost_session_are_removed() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    let fake = Fake::new();
-    let house = house(&store, &fake).await;
-    drop(house.sessions.ensure_running(&house.sandbox, BUDGET).await.unwrap());
+    let (scene, _) = Scene::running().await;
+    let Scene { fake, house, .. } = &scene;
     // Away at first, so that the earlier Bay's task is not the one that finds the death.
-    fake.set_away(true);
-    let next = sessions(&store, &fake);
-    adopt(&next, &system()).await.unwrap();
+    let (next, _) = scene.next_bay_without_engine().await;
     fake.kill_all();
     fake.stuck.store(true, Ordering::SeqCst);
     fake.set_away(false);
@@ -44,14 +35,9 @@ async fn nothing_starts_before_the_containers_of_a_lost_session_are_removed() {
 
 #[tokio::test]
 async fn what_is_left_of_a_session_beside_its_containers_keeps_nothing_from_starting() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    let fake = Fake::new();
-    let house = house(&store, &fake).await;
-    drop(house.sessions.ensure_running(&house.sandbox, BUDGET).await.unwrap());
-    fake.set_away(true);
-    let next = sessions(&store, &fake);
-    adopt(&next, &system()).await.unwrap();
+    let (scene, _) = Scene::running().await;
+    let Scene { fake, house, .. } = &scene;
+    let (next, _) = scene.next_bay_without_engine().await;
     fake.kill_all();
     fake.littered.store(true, Ordering::SeqCst);
     fake.set_away(false);
@@ -66,10 +52,8 @@ async fn what_is_left_of_a_session_beside_its_containers_keeps_nothing_from_star
 
 #[tokio::test]
 async fn a_container_that_no_row_names_is_told_and_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    let fake = Fake::new();
-    let house = house(&store, &fake).await;
+    let scene = Scene::new().await;
+    let Scene { fake, house, .. } = &scene;
     let name = "bay-ses-somebody-copied-the-labels";
     fake.containers.lock().unwrap().insert(name.to_owned(), None);
     let report = adopt(&house.sessions, &system()).await.unwrap();
