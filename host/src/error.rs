@@ -235,9 +235,14 @@ impl From<DriverError> for ApiError {
     fn from(e: DriverError) -> Self {
         match e {
             DriverError::Network { .. } => Self::new(Code::NetworkUnavailable, e.to_string()),
-            DriverError::Unavailable { .. } => Self::new(Code::Unavailable, e.to_string())
-                .with(json!({ "part": "driver" }))
-                .after(Duration::from_secs(5)),
+            DriverError::Unavailable { .. } => {
+                // Addresses, paths and the engine's own words are for the operator: the log has them, and `/ready`.
+                tracing::warn!(cause = %e, "driver is not available");
+                let message = "what runs sandboxes cannot be used right now; see Bay's log or /ready";
+                Self::new(Code::Unavailable, message)
+                    .with(json!({ "part": "driver" }))
+                    .after(Duration::from_secs(5))
+            }
             // The image is named by the operator's profile, so its name may be told.
             DriverError::Image { .. } => {
                 Self::new(Code::Unavailable, e.to_string()).with(json!({ "part": "image" }))

@@ -34,6 +34,11 @@ impl Image {
 
     /// The image that the tests use, after this command has been run in it as root.
     pub fn after(what: &str, command: &str) -> Self {
+        Self::after_with(what, command, "WORKDIR /")
+    }
+
+    /// The same with an instruction of a Dockerfile.
+    pub fn after_with(what: &str, command: &str, instruction: &str) -> Self {
         let image = Self::unheard_of(what);
         let (repo, tag) = image.parts();
         let body = json!({
@@ -44,7 +49,7 @@ impl Image {
         let id = made["Id"].as_str().expect("a container").to_owned();
         image.engine.call("POST", &format!("/containers/{id}/start"), &Value::Null);
         let ended = image.engine.call("POST", &format!("/containers/{id}/wait"), &Value::Null);
-        let commit = format!("/commit?container={id}&repo={repo}&tag={tag}");
+        let commit = format!("/commit?container={id}&repo={repo}&tag={tag}&changes={}", encode(instruction));
         image.engine.call("POST", &commit, &json!({}));
         image.engine.call("DELETE", &format!("/containers/{id}?force=true&v=true"), &Value::Null);
         assert_eq!(ended["StatusCode"], 0, "{command}: {ended}");

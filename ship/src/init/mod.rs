@@ -146,10 +146,11 @@ fn check_identity(config: &InitConfig) -> Result<(), Stop> {
     Ok(())
 }
 
+/// What is there already is not used: an image may have planted it, and what init gives away must be its own.
 fn run_dir(isolation: Isolation) -> Result<(), Stop> {
     let make = |path: &str, mode| match rustix::fs::mkdir(path, rustix::fs::Mode::from_raw_mode(mode)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
-        Err(error) => Err(format!("{path}: {error} (the container needs a writable /run)")),
+        Ok(()) => Ok(()),
+        Err(error) => Err(format!("{path}: {error} (the container needs a fresh, writable /run)")),
     };
     make(RUN_DIR, 0o755)?;
     for (path, owner) in [(RUN_USER_DIR, USER_ID), (RUN_AGENT_DIR, AGENT_ID)] {

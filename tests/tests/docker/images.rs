@@ -97,3 +97,14 @@ fn an_image_with_nothing_in_it_keeps_files_and_says_that_it_has_no_shell() {
     let sandbox = bay.api().sandbox(json!({ "profile": "wants-shell", "start": "lazy" }));
     told(&sandbox, "shell/exec", &json!({ "command": "true" }), &["shell", &image.name]);
 }
+
+#[test]
+fn an_image_cannot_put_a_program_of_its_own_in_the_place_of_bays() {
+    // Its volume is mounted after Bay's, since its path is the longer one, and leads to where Bay's is.
+    let plant = "mkdir -p /.bay /a/b; printf '#!/bin/sh\\necho taken over\\n' > /.bay/ship; chmod 755 /.bay/ship; \
+                 ln -s /.bay /a/b/c";
+    let image = Image::after_with("usurper", plant, "VOLUME /a/b/c");
+    let bay = bay_with(Profile::shell().named("usurper"), &image);
+    let sandbox = bay.api().sandbox(json!({ "profile": "usurper" }));
+    assert_eq!(sandbox.shell_ok("echo mine"), "mine");
+}

@@ -15,7 +15,7 @@ use super::dial::{self, SOCKET_DIR};
 use super::engine::{Contact, Failure};
 use super::network::{self, Attached};
 use super::ship_volume::{self, mount};
-use super::{Backend, Inner, Reach, names};
+use super::{Backend, Inner, Reach, failed, names};
 use crate::config::Connect;
 use crate::driver::{ContainerRef, ContainerSpec, DriverError, Network};
 
@@ -46,6 +46,8 @@ struct Plan<'a> {
     network: Option<&'a str>,
     socket: Option<String>,
     ship: &'a str,
+    /// Where the runtime is started from: see [`secret_place`].
+    place: String,
     instance: &'a str,
     variables: &'a [String],
     cores: f64,
@@ -66,7 +68,7 @@ fn body(plan: &Plan<'_>) -> ContainerCreateBody {
         plan.network.map(|name| NetworkingConfig { endpoints_config: Some(network::endpoints(name)) });
     ContainerCreateBody {
         image: plan.spec.image.clone(),
-        entrypoint: strings(&["/.bay/ship"]),
+        entrypoint: strings(&[&format!("{}/ship", plan.place)]),
         cmd: strings(&["init", "--listen", &listen]),
         user: Some("0:0".to_owned()),
         working_dir: Some("/".to_owned()),
@@ -83,6 +85,14 @@ fn body(plan: &Plan<'_>) -> ContainerCreateBody {
         networking_config: networking,
         ..ContainerCreateBody::default()
     }
+}
+
+/// A path that no image can know. At the usual one an image may have a link, or through a link a volume of its own that
+/// is mounted later (*tried*), and so a program of its own that would be started as root in the runtime's place.
+fn secret_place() -> std::io::Result<String> {
+    let mut random = [0_u8; 16];
+    getrandom::fill(&mut random).map_err(|error| std::io::Error::other(error.to_string()))?;
+    Ok(format!("{}-{}", ship_volume::AT, hex::encode(random)))
 }
 
 /// Published ports do not work on internal networks: there the address is dialled in every mode.
@@ -103,8 +113,12 @@ fn host_config(plan: &Plan<'_>, port: String) -> HostConfig {
         labels: Some(names::own(plan.instance)),
         ..spool.volume_options.unwrap_or_default()
     });
-    let mut mounts =
-        vec![mount(plan.ship, ship_volume::AT, true), spool, mount(&spec.volume, WORKSPACE, false)];
+    let mut mounts = vec![
+        mount(plan.ship, ship_volume::AT, true),
+        mount(plan.ship, &plan.place, true),
+        spool,
+        mount(&spec.volume, WORKSPACE, false),
+    ];
     mounts.extend(plan.socket.clone().map(|source| Mount {
         typ: Some(MountType::BIND),
         source: Some(source),
@@ -205,6 +219,7 @@ impl Inner {
             network: name.as_deref(),
             socket,
             ship: self.ship.name(),
+            place: secret_place().map_err(failed("make a random name"))?,
             instance: &self.instance,
             variables,
             cores: contact.facts.cores,

@@ -117,7 +117,11 @@ impl Inner {
                 Err(reason) if there.is_some() => {
                     tracing::warn!(image, reason, "could not fetch the image; taking what is there");
                 }
-                Err(reason) => return Err(error(format!("it is not there and cannot be fetched: {reason}"))),
+                Err(reason) => {
+                    // The words name registries, proxies and accounts: they are the operator's.
+                    tracing::warn!(image, reason, "could not fetch the image");
+                    return Err(error("it is not there and cannot be fetched; see Bay's log".to_owned()));
+                }
             }
         }
         there.ok_or_else(|| error("it was fetched and is not there".to_owned()))
@@ -139,7 +143,7 @@ impl Inner {
         }
     }
 
-    /// Fetches it. The image is the operator's choice, so what the registry says may be told.
+    /// Fetches it; the error is for the log.
     async fn pull(&self, contact: &Contact, image: &str) -> Result<(), String> {
         let (name, tag) = reference(image);
         let options = CreateImageOptionsBuilder::new().from_image(name).tag(tag).build();
