@@ -4,9 +4,11 @@
 
 pub mod answer;
 pub mod body;
+pub mod caller;
 pub mod handlers;
 pub mod input;
 pub mod middleware;
+pub mod openapi;
 pub mod router;
 pub mod server;
 pub mod wire;

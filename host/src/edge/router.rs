@@ -6,35 +6,36 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::handlers::{capability, executions, files, ops, sandboxes};
 use super::middleware::{authenticate, check_origin, identify, recognise};
+use super::openapi::ApiDoc;
 use crate::app::App;
 use crate::error::{ApiError, Code};
 
 /// The whole HTTP surface of Bay.
 pub fn router(app: Arc<App>) -> Router {
-    let with_key = Router::new()
-        .route("/v1/sandboxes", post(sandboxes::create).get(sandboxes::list))
-        .route("/v1/sandboxes/{id}", get(sandboxes::get).delete(sandboxes::delete))
-        .route("/v1/sandboxes/{id}/stop", post(sandboxes::stop))
-        .route("/v1/sandboxes/{id}/executions/{execution}", get(executions::get))
-        .route(
-            "/v1/sandboxes/{id}/filesystem/files",
-            get(files::read).put(files::write).delete(files::delete),
-        )
-        .route("/v1/sandboxes/{id}/filesystem/directories", get(files::list))
-        .route("/v1/sandboxes/{id}/filesystem/download", get(files::download))
-        .route("/v1/sandboxes/{id}/{capability}/{operation}", post(capability::call))
-        .route("/v1/profiles", get(ops::profiles))
+    let with_key = OpenApiRouter::with_openapi(ApiDoc::openapi())
+        .routes(routes!(sandboxes::create, sandboxes::list))
+        .routes(routes!(sandboxes::get, sandboxes::delete))
+        .routes(routes!(sandboxes::stop))
+        .routes(routes!(executions::get))
+        .routes(routes!(files::read, files::write, files::delete))
+        .routes(routes!(files::list))
+        .routes(routes!(files::download))
+        .routes(routes!(capability::call))
+        .routes(routes!(ops::profiles))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate));
-    let open = Router::new()
-        .route("/health", get(ops::health))
-        .route("/ready", get(ops::ready))
+    let open = OpenApiRouter::new()
+        .routes(routes!(ops::health))
+        .routes(routes!(ops::ready))
         .layer(from_fn_with_state(Arc::clone(&app), recognise));
-    with_key
-        .merge(open)
+    // The document is not served yet.
+    let (routes, _document) = with_key.merge(open).split_for_parts();
+    routes
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&app), check_origin))

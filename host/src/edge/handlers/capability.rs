@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use futures::stream;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
@@ -14,15 +14,20 @@ use super::Ids;
 use crate::app::App;
 use crate::auth::OpContext;
 use crate::edge::body;
+use crate::edge::caller::Guest;
+use crate::edge::openapi::refusals;
 use crate::error::{ApiError, ApiResult};
 use crate::execution::Stages;
 use crate::invoke::{Answer, CallRequest, invoke};
 use crate::runtime::{CallerRequest, Forwarded};
 
+refusals!(Call: ValidationError, CapabilityNotSupported, DeniedByRule, NotFound, Conflict, SandboxExpired, StateLost, PayloadTooLarge, UnsupportedMediaType, Busy, RuntimeError, PluginError, SessionNotReady, Timeout);
+
 /// `POST /v1/sandboxes/{id}/{capability}/{operation}`
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/{capability}/{operation}", tag = "capabilities", params(("id" = String, Path, description = "`sbx_…`"), ("capability" = String, Path), ("operation" = String, Path)), responses((status = 200, description = "what the operation answers"), Call))]
 pub async fn call(
     State(app): State<Arc<App>>,
-    Extension(context): Extension<OpContext>,
+    Guest(context): Guest,
     Ids((sandbox_id, capability, operation)): Ids<(String, String, String)>,
     headers: HeaderMap,
     body: Body,

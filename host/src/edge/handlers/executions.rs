@@ -2,22 +2,26 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::{Extension, Json};
 use serde_json::Value;
 
 use super::Ids;
 use crate::app::App;
-use crate::auth::OpContext;
+use crate::edge::caller::Guest;
+use crate::edge::openapi::refusals;
 use crate::error::{ApiError, ApiResult};
 use crate::execution::admit::find_sandbox;
 use crate::execution::execution_object;
 use crate::id::Kind;
 
+refusals!(Get: NotFound);
+
 /// `GET /v1/sandboxes/{id}/executions/{execution}`
+#[utoipa::path(get, path = "/v1/sandboxes/{id}/executions/{execution}", tag = "executions", params(("id" = String, Path, description = "`sbx_…`"), ("execution" = String, Path, description = "`exe_…`")), responses((status = 200, description = "the record"), Get))]
 pub async fn get(
     State(app): State<Arc<App>>,
-    Extension(context): Extension<OpContext>,
+    Guest(context): Guest,
     Ids((sandbox_id, id)): Ids<(String, String)>,
 ) -> ApiResult<Json<Value>> {
     find_sandbox(&app, &context, &sandbox_id).await?;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
@@ -12,16 +11,21 @@ use serde_json::{Value, json};
 use super::{Ids, capability};
 use crate::app::App;
 use crate::auth::OpContext;
+use crate::edge::caller::Guest;
+use crate::edge::openapi::refusals;
 use crate::edge::{body, input};
 use crate::error::ApiResult;
 use crate::execution::admit::find_sandbox;
 
 const CAPABILITY: &str = "filesystem";
 
+refusals!(File: ValidationError, InvalidPath, CapabilityNotSupported, IsADirectory, NotADirectory, DeniedByRule, PermissionDenied, NotFound, FileNotFound, Conflict, SandboxExpired, PayloadTooLarge, RangeNotSatisfiable, RuntimeError, PluginError, SessionNotReady, Timeout, StorageFull);
+
 /// `GET …/filesystem/files`
+#[utoipa::path(get, path = "/v1/sandboxes/{id}/filesystem/files", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`")), responses((status = 200, description = "done"), File))]
 pub async fn read(
     State(app): State<Arc<App>>,
-    Extension(context): Extension<OpContext>,
+    Guest(context): Guest,
     Ids(id): Ids<String>,
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
@@ -30,9 +34,10 @@ pub async fn read(
 }
 
 /// `DELETE …/filesystem/files`
+#[utoipa::path(delete, path = "/v1/sandboxes/{id}/filesystem/files", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`")), responses((status = 200, description = "done"), File))]
 pub async fn delete(
     State(app): State<Arc<App>>,
-    Extension(context): Extension<OpContext>,
+    Guest(context): Guest,
     Ids(id): Ids<String>,
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
@@ -41,9 +46,10 @@ pub async fn delete(
 }
 
 /// `GET …/filesystem/directories`
+#[utoipa::path(get, path = "/v1/sandboxes/{id}/filesystem/directories", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`")), responses((status = 200, description = "done"), File))]
 pub async fn list(
     State(app): State<Arc<App>>,
-    Extension(context): Extension<OpContext>,
+    Guest(context): Guest,
     Ids(id): Ids<String>,
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
@@ -52,9 +58,10 @@ pub async fn list(
 }
 
 /// `GET …/filesystem/download`
+#[utoipa::path(get, path = "/v1/sandboxes/{id}/filesystem/download", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`")), responses((status = 200, description = "done"), File))]
 pub async fn download(
     State(app): State<Arc<App>>,
-    Extension(context): Extension<OpContext>,
+    Guest(context): Guest,
     Ids(id): Ids<String>,
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
@@ -63,9 +70,10 @@ pub async fn download(
 }
 
 /// `PUT …/filesystem/files`
+#[utoipa::path(put, path = "/v1/sandboxes/{id}/filesystem/files", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`")), responses((status = 200, description = "done"), File))]
 pub async fn write(
     State(app): State<Arc<App>>,
-    Extension(context): Extension<OpContext>,
+    Guest(context): Guest,
     Ids(id): Ids<String>,
     headers: HeaderMap,
     body: Body,

@@ -10,16 +10,19 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::auth::{OpContext, Scope};
+use crate::edge::caller::Caller;
 use crate::edge::input;
 use crate::error::ApiResult;
 use crate::profile::Profile;
 
 /// `GET /health`: the process answers.
+#[utoipa::path(get, path = "/health", tag = "ops", security(()), responses((status = 200, description = "the process answers")))]
 pub async fn health() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
 /// `GET /ready`: status code and word; part by part with scope `ops`.
+#[utoipa::path(get, path = "/ready", tag = "ops", security((), ("bearer" = ["ops"])), responses((status = 200, description = "ready"), (status = 503, description = "not ready")))]
 pub async fn ready(State(app): State<Arc<App>>, context: Option<Extension<OpContext>>) -> Response {
     let report = app.readiness().await;
     let ready = report.is_ready();
@@ -35,9 +38,10 @@ pub async fn ready(State(app): State<Arc<App>>, context: Option<Extension<OpCont
 }
 
 /// `GET /v1/profiles`
+#[utoipa::path(get, path = "/v1/profiles", tag = "profiles", params(("detail" = Option<bool>, Query)), responses((status = 200, description = "the profiles of the tenant")))]
 pub async fn profiles(
     State(app): State<Arc<App>>,
-    Extension(context): Extension<OpContext>,
+    Caller(context): Caller,
     RawQuery(raw): RawQuery,
 ) -> ApiResult<Json<Value>> {
     let detail = input::flag(&input::query(raw.as_deref())?, "detail")?;

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use super::Ids;
 use crate::app::App;
 use crate::auth::OpContext;
+use crate::edge::caller::Caller;
+use crate::edge::openapi::refusals;
 use crate::edge::wire::{Start, container_objects, sandbox_object};
 use crate::edge::{body, input};
 use crate::error::{ApiError, ApiResult};
@@ -26,10 +28,16 @@ const MAX_WAIT: u64 = 300;
 /// How often a sandbox that is waited for is looked at again, should nobody say that it changed.
 const LOOK: Duration = Duration::from_millis(50);
 
+refusals!(Create: ValidationError, NotFound, Conflict, DeniedByRule, PayloadTooLarge, UnsupportedMediaType, NetworkUnavailable);
+refusals!(List: ValidationError);
+refusals!(Get: ValidationError, NotFound);
+refusals!(Change: NotFound, DeniedByRule);
+
 /// `POST /v1/sandboxes`
+#[utoipa::path(post, path = "/v1/sandboxes", tag = "sandboxes", responses((status = 201, description = "the sandbox"), Create))]
 pub async fn create(
     State(app): State<Arc<App>>,
-    Extension(context): Extension<OpContext>,
+    Caller(context): Caller,
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Response> {
@@ -52,9 +60,10 @@ pub async fn create(
 }
 
 /// `GET /v1/sandboxes`
+#[utoipa::path(get, path = "/v1/sandboxes", tag = "sandboxes", responses((status = 200, description = "a page of sandboxes"), List))]
 pub async fn list(
     State(app): State<Arc<App>>,
-    Extension(context): Extension<OpContext>,
+    Caller(context): Caller,
     RawQuery(raw): RawQuery,
 ) -> ApiResult<Json<Value>> {
     let pairs = input::query(raw.as_deref())?;
@@ -90,9 +99,10 @@ fn page(pairs: &[(String, String)]) -> ApiResult<Page> {
 }
 
 /// `GET /v1/sandboxes/{id}`
+#[utoipa::path(get, path = "/v1/sandboxes/{id}", tag = "sandboxes", params(("id" = String, Path, description = "`sbx_…`")), responses((status = 200, description = "the sandbox"), Get))]
 pub async fn get(
     State(app): State<Arc<App>>,
-    Extension(context): Extension<OpContext>,
+    Caller(context): Caller,
     Ids(id): Ids<String>,
     RawQuery(raw): RawQuery,
 ) -> ApiResult<Json<Value>> {
@@ -143,9 +153,10 @@ fn wait_timeout(pairs: &[(String, String)]) -> ApiResult<Duration> {
 }
 
 /// `POST /v1/sandboxes/{id}/stop`
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/stop", tag = "sandboxes", params(("id" = String, Path, description = "`sbx_…`")), responses((status = 200, description = "stopped"), Change))]
 pub async fn stop(
     State(app): State<Arc<App>>,
-    Extension(context): Extension<OpContext>,
+    Caller(context): Caller,
     Ids(id): Ids<String>,
 ) -> ApiResult<Json<Value>> {
     let row = find_sandbox(&app, &context, &id).await?;
@@ -156,9 +167,10 @@ pub async fn stop(
 }
 
 /// `DELETE /v1/sandboxes/{id}`
+#[utoipa::path(delete, path = "/v1/sandboxes/{id}", tag = "sandboxes", params(("id" = String, Path, description = "`sbx_…`")), responses((status = 204, description = "gone"), Change))]
 pub async fn delete(
     State(app): State<Arc<App>>,
-    Extension(context): Extension<OpContext>,
+    Caller(context): Caller,
     Ids(id): Ids<String>,
 ) -> ApiResult<StatusCode> {
     sandbox::delete(&app, &context, &id).await?;
