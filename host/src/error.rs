@@ -72,6 +72,8 @@ codes! {
     AlreadyExists = "already_exists", 409, Never;
     /// The sandbox's TTL has passed.
     SandboxExpired = "sandbox_expired", 409, Never;
+    /// A TTL to be extended where there is none.
+    SandboxTtlInfinite = "sandbox_ttl_infinite", 409, Never;
     /// The session or kernel that was named is gone.
     StateLost = "state_lost", 409, Never;
     /// Body or file over its bound.
@@ -80,6 +82,12 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", 415, Never;
     /// A range outside the file.
     RangeNotSatisfiable = "range_not_satisfiable", 416, Never;
+    /// A garbage collection runs already.
+    GcRunning = "gc_running", 423, Always;
+    /// Too many requests; waiting helps.
+    RateLimited = "rate_limited", 429, Always;
+    /// The tenant's bound on what it may have; waiting does not help.
+    QuotaExceeded = "quota_exceeded", 429, Never;
     /// The kernel's queue is full.
     Busy = "busy", 429, Always;
     /// A bug in Bay.
