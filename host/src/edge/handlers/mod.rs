@@ -1,10 +1,12 @@
 //! One recipe a route.
 
+pub mod admin_keys;
 pub mod capability;
 pub mod executions;
 pub mod files;
 pub mod ops;
 pub mod sandboxes;
+pub mod tokens;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
