@@ -14,9 +14,10 @@ use crate::driver::Driver;
 use crate::edge::middleware::AllowedHosts;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::plugins::Plugins;
-use crate::profile::ProfileSet;
+use crate::profile::Profiles;
 use crate::session::{SessionEnv, Sessions};
 use crate::store::{NewKey, Store, StoreError};
+use crate::streams::Streams;
 use crate::time::now_ms;
 
 /// A running Bay.
@@ -26,7 +27,7 @@ pub struct App {
     /// The source of truth.
     pub store: Store,
     /// What sandboxes are.
-    pub profiles: Arc<ProfileSet>,
+    pub profiles: Arc<Profiles>,
     /// What decides and plans.
     pub plugins: ArcSwap<Plugins>,
     /// What runs.
@@ -37,6 +38,8 @@ pub struct App {
     pub allowed_hosts: AllowedHosts,
     /// Calls in flight, of all tenants.
     pub slots: Arc<Semaphore>,
+    /// Streams that are open, by tenant.
+    pub streams: Streams,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -96,7 +99,8 @@ impl App {
         let sessions = Sessions::new(Arc::new(env));
         let plugins = ArcSwap::new(plugins);
         let slots = Arc::new(Semaphore::new(MAX_CALLS));
-        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts, slots })
+        let streams = Streams::new(Arc::clone(store.quotas()));
+        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts, slots, streams })
     }
 
     /// Whose key this is. An unknown id and a wrong secret take the same path and give the same answer.
