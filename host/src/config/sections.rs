@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::quota::QuotaConfig;
 use super::units::{Size, Span};
 
 /// `[server]`: the listener.
@@ -252,6 +253,8 @@ pub struct Config {
     pub sessions: SessionsConfig,
     /// How much of the past is kept.
     pub history: HistoryConfig,
+    /// How much a tenant may have whose file says nothing else.
+    pub quota: QuotaConfig,
     /// Log lines.
     pub log: LogConfig,
     /// Plugins by name.
@@ -273,6 +276,7 @@ impl Default for Config {
             docker: DockerConfig::default(),
             sessions: SessionsConfig::default(),
             history: HistoryConfig::default(),
+            quota: QuotaConfig::default(),
             log: LogConfig::default(),
             plugins: BTreeMap::new(),
             plugin_limits: PluginLimits::default(),
