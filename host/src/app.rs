@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::driver::Driver;
 use crate::edge::middleware::AllowedHosts;
 use crate::error::{ApiError, ApiResult, Code};
+use crate::execution::Flights;
 use crate::plugins::Plugins;
 use crate::profile::ProfileSet;
 use crate::session::{SessionEnv, Sessions};
@@ -37,6 +38,8 @@ pub struct App {
     pub allowed_hosts: AllowedHosts,
     /// Calls in flight, of all tenants.
     pub slots: Arc<Semaphore>,
+    /// Executions under way.
+    pub flights: Arc<Flights>,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -96,7 +99,17 @@ impl App {
         let sessions = Sessions::new(Arc::new(env));
         let plugins = ArcSwap::new(plugins);
         let slots = Arc::new(Semaphore::new(MAX_CALLS));
-        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts, slots })
+        Arc::new(Self {
+            config,
+            store,
+            profiles,
+            plugins,
+            sessions,
+            driver,
+            allowed_hosts,
+            slots,
+            flights: Arc::default(),
+        })
     }
 
     /// Whose key this is. An unknown id and a wrong secret take the same path and give the same answer.

@@ -16,6 +16,8 @@ use crate::time::now_ms;
 const EVERY: Duration = Duration::from_secs(600);
 /// How long a deleted sandbox answers a repeated DELETE with 204.
 const TOMBSTONE_MS: i64 = 24 * 3600 * 1000;
+/// How long an execution that no history keeps is known after its end, for whoever waits for it.
+const UNLISTED_MS: i64 = 600 * 1000;
 /// Most rounds of one run; each takes a bounded number of rows, and the next run takes the rest.
 const MAX_ROUNDS: usize = 200;
 
@@ -33,7 +35,13 @@ pub async fn keep_house(store: &Store, history: &HistoryConfig) -> Result<Housek
     let system = SystemContext::for_background();
     let mut report = HousekeepingReport::default();
     let keep = i64::try_from(history.keep.as_millis()).unwrap_or(i64::MAX);
-    let limits = HistoryLimits { before: now_ms().saturating_sub(keep), per_sandbox: history.per_sandbox };
+    let limits = HistoryLimits {
+        before: now_ms().saturating_sub(keep),
+        per_sandbox: history.per_sandbox,
+        sandbox_bytes: history.sandbox_bytes.bytes(),
+        tenant_bytes: history.tenant_bytes.bytes(),
+        unlisted_before: now_ms().saturating_sub(UNLISTED_MS),
+    };
     for _ in 0..MAX_ROUNDS {
         let erased = store.erase_deleted_executions(&system).await?;
         let pruned = store.prune_executions(&system, limits).await?;

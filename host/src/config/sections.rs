@@ -148,11 +148,20 @@ pub struct HistoryConfig {
     pub keep: Span,
     /// How many a sandbox.
     pub per_sandbox: u32,
+    /// How much a sandbox.
+    pub sandbox_bytes: Size,
+    /// How much a tenant.
+    pub tenant_bytes: Size,
 }
 
 impl Default for HistoryConfig {
     fn default() -> Self {
-        Self { keep: Span::secs(30 * 86_400), per_sandbox: 10_000 }
+        Self {
+            keep: Span::secs(30 * 86_400),
+            per_sandbox: 10_000,
+            sandbox_bytes: Size::mib(256),
+            tenant_bytes: Size::mib(4096),
+        }
     }
 }
 

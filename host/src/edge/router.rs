@@ -10,7 +10,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::handlers::{capability, executions, files, ops, sandboxes};
+use super::handlers::{capability, executions, files, history, ops, processes, sandboxes};
 use super::middleware::{authenticate, check_origin, identify, recognise};
 use super::openapi::ApiDoc;
 use crate::app::App;
@@ -23,6 +23,15 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(sandboxes::get, sandboxes::delete))
         .routes(routes!(sandboxes::stop))
         .routes(routes!(executions::get))
+        .routes(routes!(executions::output))
+        .routes(routes!(executions::events))
+        .routes(routes!(executions::cancel))
+        .routes(routes!(history::list, history::clear))
+        .routes(routes!(history::last))
+        .routes(routes!(history::get, history::annotate))
+        .routes(routes!(processes::list))
+        .routes(routes!(processes::read, processes::kill))
+        .routes(routes!(processes::stdin))
         .routes(routes!(files::read, files::write, files::delete))
         .routes(routes!(files::list))
         .routes(routes!(files::download))

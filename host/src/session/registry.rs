@@ -118,7 +118,8 @@ impl Sessions {
         }
     }
 
-    fn ready(&self, sandbox_id: &str) -> Option<Lease> {
+    /// The session that is ready now, if one is; starts nothing.
+    pub fn ready(&self, sandbox_id: &str) -> Option<Lease> {
         let tasks = self.tasks();
         let handle = tasks.get(sandbox_id)?;
         let view = handle.view.borrow();

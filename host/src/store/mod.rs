@@ -40,7 +40,8 @@ use std::sync::Arc;
 
 pub use error::{Conflict, OpenError, StoreError};
 pub use executions::{
-    ExecType, ExecutionFilter, ExecutionRow, ExecutionStatus, FinishExecution, HistoryLimits, NewExecution,
+    Annotation, ExecType, ExecutionFilter, ExecutionRow, ExecutionStatus, FinishExecution, HistoryLimits,
+    NewExecution,
 };
 pub use keys::{KeyRow, NewKey};
 pub use lockers::{LockerRow, NewLocker};

@@ -3,7 +3,9 @@
 pub mod capability;
 pub mod executions;
 pub mod files;
+pub mod history;
 pub mod ops;
+pub mod processes;
 pub mod sandboxes;
 
 use axum::extract::{FromRequestParts, Path};
