@@ -16,3 +16,5 @@ mod sandboxes;
 mod shell;
 #[cfg(test)]
 mod stages;
+#[cfg(test)]
+mod streaming;
