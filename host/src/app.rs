@@ -11,6 +11,7 @@ use crate::auth::keys::ApiKey;
 use crate::auth::{Scope, SystemContext, Tenant};
 use crate::config::Config;
 use crate::driver::Driver;
+use crate::edge::idempotency::Turns;
 use crate::edge::middleware::AllowedHosts;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::plugins::Plugins;
@@ -37,6 +38,8 @@ pub struct App {
     pub allowed_hosts: AllowedHosts,
     /// Calls in flight, of all tenants.
     pub slots: Arc<Semaphore>,
+    /// Requests with the same `Idempotency-Key` run one after the other.
+    pub turns: Arc<Turns>,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -96,7 +99,8 @@ impl App {
         let sessions = Sessions::new(Arc::new(env));
         let plugins = ArcSwap::new(plugins);
         let slots = Arc::new(Semaphore::new(MAX_CALLS));
-        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts, slots })
+        let turns = Arc::default();
+        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts, slots, turns })
     }
 
     /// Whose key this is. An unknown id and a wrong secret take the same path and give the same answer.
