@@ -11,6 +11,7 @@ use crate::auth::keys::ApiKey;
 use crate::auth::{Scope, SystemContext, Tenant};
 use crate::config::Config;
 use crate::driver::Driver;
+use crate::edge::idempotency::Turns;
 use crate::edge::middleware::AllowedHosts;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::execution::Flights;
@@ -40,6 +41,8 @@ pub struct App {
     pub slots: Arc<Semaphore>,
     /// Executions under way.
     pub flights: Arc<Flights>,
+    /// Requests with the same `Idempotency-Key` run one after the other.
+    pub turns: Arc<Turns>,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -109,6 +112,7 @@ impl App {
             allowed_hosts,
             slots,
             flights: Arc::default(),
+            turns: Arc::default(),
         })
     }
 

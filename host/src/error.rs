@@ -209,11 +209,20 @@ impl From<Conflict> for ApiError {
                 Self::new(Code::SandboxExpired, "the sandbox's time is up; make a new one")
                     .with(json!({ "expires_at": crate::time::rfc3339(expires_at) }))
             }
+            Conflict::TtlInfinite => Self::new(
+                Code::SandboxTtlInfinite,
+                "the sandbox never expires, so there is nothing to extend",
+            ),
+            Conflict::PastLatest { latest } => Self::field(
+                "extend_by",
+                format!("this sandbox may live until {} at most", crate::time::rfc3339(latest)),
+            ),
             Conflict::SessionLive
             | Conflict::Stale
             | Conflict::NameTaken
             | Conflict::Finished
-            | Conflict::IdTaken => error,
+            | Conflict::IdTaken
+            | Conflict::KeyReused => error,
         }
     }
 }

@@ -144,7 +144,7 @@ pub(super) fn profile(app: &App, sandbox: &SandboxRow) -> ApiResult<Arc<Profile>
     })
 }
 
-pub(super) fn not_expired(sandbox: &SandboxRow) -> ApiResult<()> {
+pub(crate) fn not_expired(sandbox: &SandboxRow) -> ApiResult<()> {
     match sandbox.expires_at.filter(|at| *at <= now_ms()) {
         None => Ok(()),
         Some(at) => Err(ApiError::new(Code::SandboxExpired, "the sandbox's time is up; make a new one")

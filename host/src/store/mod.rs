@@ -21,6 +21,7 @@
 
 mod error;
 mod executions;
+mod idempotency;
 mod keys;
 mod lock;
 mod lockers;
@@ -43,12 +44,14 @@ pub use executions::{
     Annotation, ExecType, ExecutionFilter, ExecutionRow, ExecutionStatus, FinishExecution, HistoryLimits,
     NewExecution,
 };
+pub use idempotency::{Claim, Claimed};
 pub use keys::{KeyRow, NewKey};
 pub use lockers::{LockerRow, NewLocker};
 pub use page::{Cursor, Listing, Page};
 pub use row::{Env, Millis};
 pub use sandboxes::{
-    DeletedSandbox, Failure, LockerChoice, NewSandbox, SandboxFilter, SandboxRow, SandboxStatus, SessionBrief,
+    DeletedSandbox, ExtendTtl, Failure, LockerChoice, NewSandbox, SandboxFilter, SandboxPatch, SandboxRow,
+    SandboxStatus, SessionBrief,
 };
 pub use sessions::{
     ContainerRow, NewContainer, PendingRemovals, SessionKey, SessionRow, SessionState, Transition,

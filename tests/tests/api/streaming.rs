@@ -50,7 +50,11 @@ fn a_stream_ends_its_work_when_its_reader_leaves_unless_it_is_to_go_on() {
 
     sandbox.write("go", "");
     let went = ended(&sandbox, &id);
-    assert_eq!((&went["status"], &went["result"]["stdout"]), (&json!("succeeded"), &json!("went\n")), "{went}");
+    assert_eq!(
+        (&went["status"], &went["result"]["stdout"]),
+        (&json!("succeeded"), &json!("went\n")),
+        "{went}"
+    );
 }
 
 fn streamed(sandbox: &Sandbox, tail: &str, body: &Value) -> bay_tests::api::Call {
@@ -115,7 +119,8 @@ fn refused(sandbox: &Sandbox) {
     assert!(error["request_id"].is_string() && error["retryable"] == false, "{end:?}");
     // What is wrong with the request itself is an answer, not a stream.
     streamed(sandbox, "python/exec", &json!({ "code": 1 })).bad_fields(&["code"]);
-    streamed(sandbox, "python/exec", &json!({ "code": "1", "on_disconnect": "x" })).bad_fields(&["on_disconnect"]);
+    streamed(sandbox, "python/exec", &json!({ "code": "1", "on_disconnect": "x" }))
+        .bad_fields(&["on_disconnect"]);
 }
 
 fn resumed(sandbox: &Sandbox) {

@@ -2,6 +2,8 @@
 
 mod create;
 mod sandbox;
+mod update;
 
 pub use create::{CreateSandbox, Start};
 pub use sandbox::{container_objects, sandbox_object};
+pub use update::{ExtendTtl, UpdateSandbox};
