@@ -16,9 +16,10 @@ use crate::edge::middleware::AllowedHosts;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::execution::Flights;
 use crate::plugins::Plugins;
-use crate::profile::ProfileSet;
+use crate::profile::Profiles;
 use crate::session::{SessionEnv, Sessions};
 use crate::store::{NewKey, Store, StoreError};
+use crate::streams::Streams;
 use crate::time::now_ms;
 
 /// A running Bay.
@@ -28,7 +29,7 @@ pub struct App {
     /// The source of truth.
     pub store: Store,
     /// What sandboxes are.
-    pub profiles: Arc<ProfileSet>,
+    pub profiles: Arc<Profiles>,
     /// What decides and plans.
     pub plugins: ArcSwap<Plugins>,
     /// What runs.
@@ -43,6 +44,8 @@ pub struct App {
     pub flights: Arc<Flights>,
     /// Requests with the same `Idempotency-Key` run one after the other.
     pub turns: Arc<Turns>,
+    /// Streams that are open, by tenant.
+    pub streams: Streams,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -102,6 +105,7 @@ impl App {
         let sessions = Sessions::new(Arc::new(env));
         let plugins = ArcSwap::new(plugins);
         let slots = Arc::new(Semaphore::new(MAX_CALLS));
+        let streams = Streams::new(Arc::clone(store.quotas()));
         Arc::new(Self {
             config,
             store,
@@ -113,6 +117,7 @@ impl App {
             slots,
             flights: Arc::default(),
             turns: Arc::default(),
+            streams,
         })
     }
 

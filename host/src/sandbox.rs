@@ -54,7 +54,8 @@ pub async fn create(
     } else {
         (wanted, profile)
     };
-    let expires_at = expiry(&profile, wanted.ttl)?;
+    let max_ttl = app.profiles.max_ttl(&context.tenant, &profile).map(|max| max.as_secs());
+    let expires_at = expiry(max_ttl, wanted.ttl)?;
     let now = now_ms();
     let new = NewSandbox {
         id: Kind::Sandbox.mint(),
@@ -91,12 +92,11 @@ fn profile(app: &App, context: &OpContext, id: Option<&str>) -> ApiResult<Arc<Pr
     .ok_or_else(|| ApiError::not_found("profile", id.unwrap_or("default")))
 }
 
-/// When it expires: never, unless the client or the profile says so.
-fn expiry(profile: &Profile, ttl: Option<u64>) -> ApiResult<Option<i64>> {
-    let max = profile.max_ttl.map(|max| max.as_secs());
+/// When it expires: never, unless the client, the tenant or the profile says so.
+fn expiry(max: Option<u64>, ttl: Option<u64>) -> ApiResult<Option<i64>> {
     let seconds = match (ttl, max) {
         (Some(ttl), Some(max)) if ttl > max => {
-            return Err(ApiError::field("ttl", format!("the profile allows at most {max} seconds")));
+            return Err(ApiError::field("ttl", format!("at most {max} seconds are allowed here")));
         }
         (Some(ttl), _) => ttl,
         (None, Some(max)) => max,

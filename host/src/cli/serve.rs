@@ -25,7 +25,7 @@ use crate::edge::{router, server};
 use crate::execution::follow;
 use crate::instance::Instance;
 use crate::plugins::Plugins;
-use crate::profile::{KnownPlugins, ProfileSet};
+use crate::profile::{KnownPlugins, ProfileSet, Profiles};
 use crate::session::{SessionEnv, adopt, recover};
 use crate::store::Store;
 use crate::telemetry;
@@ -105,10 +105,11 @@ async fn build(config: Config, address: SocketAddr) -> anyhow::Result<Arc<App>> 
     let profiles = ProfileSet::load(config.profiles_dir.as_deref(), &known)?;
     plugins.load_tenants(&host, &config.plugins, &profiles).await?;
 
+    store.quotas().store(Arc::new(profiles.quotas(config.quota)));
     let env = SessionEnv {
         driver,
         store,
-        profiles: Arc::new(profiles),
+        profiles: Arc::new(Profiles::new(profiles)),
         secret: instance.secret.clone(),
         instance_id: instance.id.clone(),
         start_timeout: *config.sessions.start_timeout,

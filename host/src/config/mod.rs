@@ -1,6 +1,7 @@
 //! Configuration: defaults, then `bay.toml`, then `BAY_…` variables, then flags. Everything has a default.
 
 mod overlay;
+mod quota;
 mod sections;
 mod toml_file;
 mod units;
@@ -11,6 +12,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use quota::{Bound, QuotaConfig, Rate};
 pub use sections::{
     Config, Connect, DockerConfig, DriverConfig, DriverKind, HistoryConfig, HousekeepingConfig, LogConfig,
     LogFormat, PluginConfig, PluginLimits, ServerConfig, SessionsConfig, ShipConfig,
@@ -160,6 +162,7 @@ impl Config {
         if self.history.per_sandbox == 0 {
             return Err(Wrong::new(&["history", "per_sandbox"], "must be at least 1".to_owned()));
         }
+        self.quota.check().map_err(|(key, message)| Wrong::new(&["quota", key], message.to_owned()))?;
         self.check_plugins()
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::quota::QuotaConfig;
 use super::units::{Size, Span};
 
 /// `[server]`: the listener.
@@ -278,6 +279,8 @@ pub struct Config {
     pub history: HistoryConfig,
     /// Work that nobody asks for.
     pub housekeeping: HousekeepingConfig,
+    /// How much a tenant may have whose file says nothing else.
+    pub quota: QuotaConfig,
     /// Log lines.
     pub log: LogConfig,
     /// Plugins by name.
@@ -300,6 +303,7 @@ impl Default for Config {
             sessions: SessionsConfig::default(),
             history: HistoryConfig::default(),
             housekeeping: HousekeepingConfig::default(),
+            quota: QuotaConfig::default(),
             log: LogConfig::default(),
             plugins: BTreeMap::new(),
             plugin_limits: PluginLimits::default(),
