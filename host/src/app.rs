@@ -11,7 +11,9 @@ use crate::auth::SystemContext;
 use crate::config::Config;
 use crate::credentials::Credentials;
 use crate::driver::Driver;
+use crate::edge::idempotency::Turns;
 use crate::edge::middleware::AllowedHosts;
+use crate::execution::Flights;
 use crate::plugins::Plugins;
 use crate::profile::Profiles;
 use crate::session::{SessionEnv, Sessions};
@@ -38,6 +40,10 @@ pub struct App {
     pub slots: Arc<Semaphore>,
     /// What keys and tokens are checked with.
     pub credentials: Credentials,
+    /// Executions under way.
+    pub flights: Arc<Flights>,
+    /// Requests with the same `Idempotency-Key` run one after the other.
+    pub turns: Arc<Turns>,
     /// Streams that are open, by tenant.
     pub streams: Streams,
 }
@@ -101,6 +107,8 @@ impl App {
             allowed_hosts,
             slots,
             credentials,
+            flights: Arc::default(),
+            turns: Arc::default(),
             streams,
         })
     }

@@ -219,11 +219,20 @@ impl From<Conflict> for ApiError {
             }
             Conflict::TooManyKeys { limit, used } => Self::new(Code::QuotaExceeded, error.message)
                 .with(json!({ "quota": "keys", "limit": limit, "used": used })),
+            Conflict::TtlInfinite => Self::new(
+                Code::SandboxTtlInfinite,
+                "the sandbox never expires, so there is nothing to extend",
+            ),
+            Conflict::PastLatest { latest } => Self::field(
+                "extend_by",
+                format!("this sandbox may live until {} at most", crate::time::rfc3339(latest)),
+            ),
             Conflict::SessionLive
             | Conflict::Stale
             | Conflict::NameTaken
             | Conflict::Finished
-            | Conflict::IdTaken => error,
+            | Conflict::IdTaken
+            | Conflict::KeyReused => error,
         }
     }
 }

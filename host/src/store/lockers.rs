@@ -74,7 +74,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<LockerRow> {
     })
 }
 
-fn get(db: &Connection, tenant: &Tenant, id: &str) -> Result<LockerRow, StoreError> {
+pub(super) fn get(db: &Connection, tenant: &Tenant, id: &str) -> Result<LockerRow, StoreError> {
     let mut query = db.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM lockers WHERE id = ?1 AND tenant = ?2 AND deleted_at IS NULL"
     ))?;

@@ -23,6 +23,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_init.sql"),
     include_str!("migrations/0002_keys.sql"),
     include_str!("migrations/0003_quotas.sql"),
+    include_str!("migrations/0004_lifecycle.sql"),
+    include_str!("migrations/0005_history.sql"),
 ];
 
 /// The one connection that writes: makes the file, sets the journal, migrates.

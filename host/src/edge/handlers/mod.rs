@@ -4,7 +4,9 @@ pub mod admin_keys;
 pub mod capability;
 pub mod executions;
 pub mod files;
+pub mod history;
 pub mod ops;
+pub mod processes;
 pub mod sandboxes;
 pub mod tokens;
 
