@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use crate::audit::Failures;
 use crate::auth::keys::ApiKey;
 use crate::auth::{Scope, SystemContext, Tenant};
 use crate::config::Config;
@@ -37,6 +38,8 @@ pub struct App {
     pub allowed_hosts: AllowedHosts,
     /// Calls in flight, of all tenants.
     pub slots: Arc<Semaphore>,
+    /// The last requests that were answered with a 5xx.
+    pub failures: Failures,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -96,7 +99,8 @@ impl App {
         let sessions = Sessions::new(Arc::new(env));
         let plugins = ArcSwap::new(plugins);
         let slots = Arc::new(Semaphore::new(MAX_CALLS));
-        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts, slots })
+        let failures = Failures::default();
+        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts, slots, failures })
     }
 
     /// Whose key this is. An unknown id and a wrong secret take the same path and give the same answer.

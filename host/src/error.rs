@@ -209,11 +209,9 @@ impl From<Conflict> for ApiError {
                 Self::new(Code::SandboxExpired, "the sandbox's time is up; make a new one")
                     .with(json!({ "expires_at": crate::time::rfc3339(expires_at) }))
             }
-            Conflict::SessionLive
-            | Conflict::Stale
-            | Conflict::NameTaken
-            | Conflict::Finished
-            | Conflict::IdTaken => error,
+            Conflict::NameTaken => Self::new(Code::AlreadyExists, error.message),
+            Conflict::FilesFull => Self::new(Code::Overloaded, error.message).after(Duration::from_secs(1)),
+            Conflict::SessionLive | Conflict::Stale | Conflict::Finished | Conflict::IdTaken => error,
         }
     }
 }

@@ -11,12 +11,14 @@ pub mod config;
 pub mod telemetry;
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod catalog;
 pub mod driver;
 pub mod edge;
 pub mod execution;
 pub mod invoke;
+pub mod locker;
 pub mod path;
 pub mod plugins;
 pub mod profile;

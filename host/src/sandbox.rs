@@ -11,6 +11,7 @@ use crate::edge::wire::{CreateSandbox, Start};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::execution::admit::{facts, principal};
 use crate::id::Kind;
+use crate::locker::end_files;
 use crate::profile::Profile;
 use crate::rules;
 use crate::session::remove_locker;
@@ -114,6 +115,7 @@ pub async fn delete(app: &Arc<App>, context: &OpContext, id: &str) -> ApiResult<
     let system = SystemContext::for_background();
     while app.store.erase_deleted_executions(&system).await? > 0 {}
     if deleted.locker.is_some() {
+        end_files(app, context, &deleted.sandbox.locker_id).await?;
         // The volume's name was written by a start that may have ended only just now.
         let pending = app.store.list_pending_removals(&system).await?.lockers;
         for locker in pending.iter().filter(|l| l.id == deleted.sandbox.locker_id) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::audit;
 use crate::auth::SystemContext;
 use crate::config::HistoryConfig;
 use crate::store::{HistoryLimits, Store, StoreError};
@@ -14,7 +15,7 @@ use crate::time::now_ms;
 
 /// How often it runs; a run that finds nothing costs a few index look-ups.
 const EVERY: Duration = Duration::from_secs(600);
-/// How long a deleted sandbox answers a repeated DELETE with 204.
+/// How long a deleted sandbox or locker answers a repeated DELETE with 204.
 const TOMBSTONE_MS: i64 = 24 * 3600 * 1000;
 /// Most rounds of one run; each takes a bounded number of rows, and the next run takes the rest.
 const MAX_ROUNDS: usize = 200;
@@ -24,8 +25,10 @@ const MAX_ROUNDS: usize = 200;
 pub struct HousekeepingReport {
     /// Executions past the history's bounds, or of deleted sandboxes.
     pub executions: usize,
-    /// Deleted sandboxes past their retention.
+    /// Deleted sandboxes and lockers past their retention.
     pub tombstones: usize,
+    /// Entries of the audit log past its bounds.
+    pub audit: usize,
 }
 
 /// One run.
@@ -43,6 +46,14 @@ pub async fn keep_house(store: &Store, history: &HistoryConfig) -> Result<Housek
         }
     }
     report.tombstones = store.purge_tombstones(&system, now_ms() - TOMBSTONE_MS).await?;
+    report.tombstones += store.purge_locker_tombstones(&system, now_ms() - TOMBSTONE_MS).await?;
+    for _ in 0..MAX_ROUNDS {
+        let pruned = store.prune_audit(&system, now_ms() - audit::KEEP_MS, audit::KEEP).await?;
+        report.audit += pruned;
+        if pruned == 0 {
+            break;
+        }
+    }
     Ok(report)
 }
 

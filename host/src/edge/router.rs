@@ -10,8 +10,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::handlers::{capability, executions, files, ops, sandboxes};
-use super::middleware::{authenticate, check_origin, identify, recognise};
+use super::handlers::{audit as audit_log, capability, executions, files, lockers, ops, sandboxes};
+use super::middleware::{audit, authenticate, check_origin, identify, recognise};
 use super::openapi::ApiDoc;
 use crate::app::App;
 use crate::error::{ApiError, Code};
@@ -27,7 +27,16 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(files::list))
         .routes(routes!(files::download))
         .routes(routes!(capability::call))
+        .routes(routes!(lockers::create, lockers::list))
+        .routes(routes!(lockers::get, lockers::update, lockers::delete))
+        .routes(routes!(lockers::read_file))
+        .routes(routes!(lockers::write_file))
+        .routes(routes!(lockers::list_files))
+        .routes(routes!(lockers::delete_file))
+        .routes(routes!(audit_log::entries))
+        .routes(routes!(audit_log::failures))
         .routes(routes!(ops::profiles))
+        .layer(from_fn_with_state(Arc::clone(&app), audit))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate));
     let open = OpenApiRouter::new()
         .routes(routes!(ops::health))

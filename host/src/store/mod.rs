@@ -19,6 +19,7 @@
 //!
 //! Times are milliseconds since 1970 ([`Millis`]).
 
+mod audit;
 mod error;
 mod executions;
 mod keys;
@@ -38,12 +39,13 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use audit::{AuditFilter, AuditRow, NewAudit};
 pub use error::{Conflict, OpenError, StoreError};
 pub use executions::{
     ExecType, ExecutionFilter, ExecutionRow, ExecutionStatus, FinishExecution, HistoryLimits, NewExecution,
 };
 pub use keys::{KeyRow, NewKey};
-pub use lockers::{LockerRow, NewLocker};
+pub use lockers::{LockerChange, LockerFilter, LockerRow, NewLocker};
 pub use page::{Cursor, Listing, Page};
 pub use row::{Env, Millis};
 pub use sandboxes::{

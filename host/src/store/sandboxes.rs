@@ -17,7 +17,7 @@ use super::row::{Env, MAX_SCAN, Millis};
 use super::sessions::{SessionKey, SessionRow, SessionState};
 
 use sql::{COLUMNS, FROM, delete, insert, list, read};
-pub(super) use sql::{get, put_failure, touch};
+pub(super) use sql::{get, get_any, put_failure, touch};
 
 /// Why the last start failed, or why a ready session went away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

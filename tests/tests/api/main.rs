@@ -7,6 +7,8 @@ mod executions;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod lockers;
+#[cfg(test)]
 mod ops;
 #[cfg(test)]
 mod python;

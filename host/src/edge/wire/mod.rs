@@ -1,7 +1,14 @@
 //! What clients send and get, apart from what adapters describe.
 
+mod audit;
 mod create;
+mod locker;
 mod sandbox;
 
+pub use audit::{AuditEntry, AuditPage, FailureEntry, FailureList};
 pub use create::{CreateSandbox, Start};
+pub use locker::{
+    ChangeLocker, ChangeLockerRequest, CreateLocker, CreateLockerRequest, DeleteFile, ListFiles,
+    LockerObject, LockerPage, ReadFile, WriteFile,
+};
 pub use sandbox::{container_objects, sandbox_object};
