@@ -12,6 +12,7 @@ use crate::auth::keys::ApiKey;
 use crate::auth::{Scope, SystemContext, Tenant};
 use crate::config::Config;
 use crate::driver::Driver;
+use crate::edge::idempotency::Turns;
 use crate::edge::middleware::AllowedHosts;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::plugins::Plugins;
@@ -40,6 +41,8 @@ pub struct App {
     pub slots: Arc<Semaphore>,
     /// The last requests that were answered with a 5xx.
     pub failures: Failures,
+    /// Requests with the same `Idempotency-Key` run one after the other.
+    pub turns: Arc<Turns>,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -99,8 +102,19 @@ impl App {
         let sessions = Sessions::new(Arc::new(env));
         let plugins = ArcSwap::new(plugins);
         let slots = Arc::new(Semaphore::new(MAX_CALLS));
-        let failures = Failures::default();
-        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts, slots, failures })
+        let (turns, failures) = (Arc::default(), Failures::default());
+        Arc::new(Self {
+            config,
+            store,
+            profiles,
+            plugins,
+            sessions,
+            driver,
+            allowed_hosts,
+            slots,
+            failures,
+            turns,
+        })
     }
 
     /// Whose key this is. An unknown id and a wrong secret take the same path and give the same answer.

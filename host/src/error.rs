@@ -211,7 +211,19 @@ impl From<Conflict> for ApiError {
             }
             Conflict::NameTaken => Self::new(Code::AlreadyExists, error.message),
             Conflict::FilesFull => Self::new(Code::Overloaded, error.message).after(Duration::from_secs(1)),
-            Conflict::SessionLive | Conflict::Stale | Conflict::Finished | Conflict::IdTaken => error,
+            Conflict::TtlInfinite => Self::new(
+                Code::SandboxTtlInfinite,
+                "the sandbox never expires, so there is nothing to extend",
+            ),
+            Conflict::PastLatest { latest } => Self::field(
+                "extend_by",
+                format!("this sandbox may live until {} at most", crate::time::rfc3339(latest)),
+            ),
+            Conflict::SessionLive
+            | Conflict::Stale
+            | Conflict::Finished
+            | Conflict::IdTaken
+            | Conflict::KeyReused => error,
         }
     }
 }

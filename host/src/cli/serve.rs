@@ -59,7 +59,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     first_key(&app, args.key_file.as_deref()).await?;
 
     let ends = CancellationToken::new();
-    let house = background::run(app.store.clone(), app.config.history.clone(), ends.clone());
+    let house = background::run(Arc::clone(&app), ends.clone());
     let house = tokio::spawn(house);
     let recovery = tokio::spawn(recover(Arc::clone(&app.sessions), ends.clone()));
 

@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use sections::{
-    Config, Connect, DockerConfig, DriverConfig, DriverKind, HistoryConfig, LogConfig, LogFormat,
-    PluginConfig, PluginLimits, ServerConfig, SessionsConfig, ShipConfig,
+    Config, Connect, DockerConfig, DriverConfig, DriverKind, HistoryConfig, HousekeepingConfig, LogConfig,
+    LogFormat, PluginConfig, PluginLimits, ServerConfig, SessionsConfig, ShipConfig,
 };
 pub use toml_file::{TomlError, TomlFile, nearest};
 pub use units::{Size, Span};
@@ -144,6 +144,17 @@ impl Config {
         ] {
             if span < Span::secs(1) || span > to {
                 return Err(Wrong::new(&["docker", key], format!("must be from 1s to {}s", to.as_secs())));
+            }
+        }
+        let house = &self.housekeeping;
+        for (key, span, from, to) in [
+            ("every", house.every, Span::secs(1), Span::secs(3600)),
+            ("expired_grace", house.expired_grace, Span::secs(0), Span::secs(30 * 86_400)),
+            ("idempotency_keep", house.idempotency_keep, Span::secs(1), Span::secs(7 * 86_400)),
+        ] {
+            if span < from || span > to {
+                let message = format!("must be from {}s to {}s", from.as_secs(), to.as_secs());
+                return Err(Wrong::new(&["housekeeping", key], message));
             }
         }
         if self.history.per_sandbox == 0 {

@@ -156,6 +156,24 @@ impl Default for HistoryConfig {
     }
 }
 
+/// `[housekeeping]`: work that nobody asks for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HousekeepingConfig {
+    /// How often it is done.
+    pub every: Span,
+    /// How long an expired sandbox can still be read before it is removed.
+    pub expired_grace: Span,
+    /// How long a repeat with the same `Idempotency-Key` gets the first answer.
+    pub idempotency_keep: Span,
+}
+
+impl Default for HousekeepingConfig {
+    fn default() -> Self {
+        Self { every: Span::secs(60), expired_grace: Span::secs(3600), idempotency_keep: Span::secs(3600) }
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -249,6 +267,8 @@ pub struct Config {
     pub sessions: SessionsConfig,
     /// How much of the past is kept.
     pub history: HistoryConfig,
+    /// Work that nobody asks for.
+    pub housekeeping: HousekeepingConfig,
     /// Log lines.
     pub log: LogConfig,
     /// Plugins by name.
@@ -270,6 +290,7 @@ impl Default for Config {
             docker: DockerConfig::default(),
             sessions: SessionsConfig::default(),
             history: HistoryConfig::default(),
+            housekeeping: HousekeepingConfig::default(),
             log: LogConfig::default(),
             plugins: BTreeMap::new(),
             plugin_limits: PluginLimits::default(),

@@ -20,8 +20,11 @@ use crate::error::{ApiError, Code};
 pub fn router(app: Arc<App>) -> Router {
     let with_key = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(sandboxes::create, sandboxes::list))
-        .routes(routes!(sandboxes::get, sandboxes::delete))
+        .routes(routes!(sandboxes::get, sandboxes::update, sandboxes::delete))
+        .routes(routes!(sandboxes::extend_ttl))
+        .routes(routes!(sandboxes::keepalive))
         .routes(routes!(sandboxes::stop))
+        .routes(routes!(sandboxes::recover))
         .routes(routes!(executions::get))
         .routes(routes!(files::read, files::write, files::delete))
         .routes(routes!(files::list))

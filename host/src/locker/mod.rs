@@ -11,7 +11,7 @@ use bay_plugin_host::Admission;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::auth::{OpContext, SystemContext};
+use crate::auth::{OpContext, SystemContext, Tenant};
 use crate::edge::wire::{ChangeLocker, CreateLocker};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::execution::admit::{facts, principal};
@@ -20,7 +20,7 @@ use crate::plugins::Plugins;
 use crate::profile::Profile;
 use crate::rules;
 use crate::session::remove_locker;
-use crate::store::{LockerRow, NewLocker};
+use crate::store::{Claim, LockerRow, NewLocker};
 use crate::time::now_ms;
 
 pub use usage::LockerUsage;
@@ -35,7 +35,12 @@ pub async fn find(app: &App, context: &OpContext, id: &str) -> ApiResult<LockerR
 }
 
 /// Checks, asks the rules, checks again, and commits. The volume is made by whatever first needs it.
-pub async fn create(app: &App, context: &OpContext, body: Value) -> ApiResult<LockerRow> {
+pub async fn create(
+    app: &App,
+    context: &OpContext,
+    body: Value,
+    claim: Option<Claim>,
+) -> ApiResult<LockerRow> {
     CreateLocker::parse(&body)?;
     let body = ask(app, context, "locker.create", body, None).await?;
     let wanted = CreateLocker::parse(&body)?;
@@ -47,7 +52,8 @@ pub async fn create(app: &App, context: &OpContext, body: Value) -> ApiResult<Lo
         size_limit_mb: wanted.size_limit_mb,
         created_at: now_ms(),
     };
-    app.store.create_locker(&context.tenant, new).await.map_err(|e| named(e.into(), wanted.name.as_deref()))
+    let made = app.store.create_locker(&context.tenant, new, claim).await;
+    made.map_err(|e| named(e.into(), wanted.name.as_deref()))
 }
 
 /// Changes name and labels.
@@ -84,7 +90,7 @@ pub async fn delete(app: &Arc<App>, context: &OpContext, id: &str) -> ApiResult<
         Err(error) => return Err(error),
     }
     app.store.delete_locker(&context.tenant, id, now_ms()).await?;
-    end_files(app, context, id).await?;
+    end_files(app, &context.tenant, id).await?;
     let system = SystemContext::for_background();
     let pending = app.store.list_pending_removals(&system).await?.lockers;
     for locker in pending.iter().filter(|l| l.id == id) {
@@ -94,11 +100,9 @@ pub async fn delete(app: &Arc<App>, context: &OpContext, id: &str) -> ApiResult<
 }
 
 /// Ends what serves this locker's files, so that its volume may go.
-pub(crate) async fn end_files(app: &Arc<App>, context: &OpContext, locker_id: &str) -> ApiResult<()> {
-    let Some(sandbox) = app.store.find_files_sandbox(&context.tenant, locker_id).await? else {
-        return Ok(());
-    };
-    let session = app.store.live_session(&context.tenant, &sandbox.id).await?;
+pub(crate) async fn end_files(app: &Arc<App>, tenant: &Tenant, locker_id: &str) -> ApiResult<()> {
+    let Some(sandbox) = app.store.find_files_sandbox(tenant, locker_id).await? else { return Ok(()) };
+    let session = app.store.live_session(tenant, &sandbox.id).await?;
     app.sessions.remove(&sandbox, session.as_ref()).await
 }
 

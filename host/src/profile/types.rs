@@ -33,6 +33,8 @@ pub struct Profile {
     /// A session nothing calls for this long is stopped.
     #[serde(default = "Profile::default_idle_timeout")]
     pub idle_timeout: Span,
+    /// Longest idle time that a client may choose for its sandbox; null: it has none to choose.
+    pub idle_timeout_max: Option<Span>,
     /// Longest life of a sandbox; null: no bound.
     pub max_ttl: Option<Span>,
     /// Rules plugins, asked in this order.

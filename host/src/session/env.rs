@@ -50,10 +50,11 @@ impl SessionEnv {
 
     /// Until the session ends by idleness or by the sandbox's expiry; zero when it is due.
     pub(super) fn time_left(&self, sandbox: &SandboxRow, last_used: i64) -> Duration {
-        let idle = self.profile(sandbox).map_or(i64::MAX, |profile| {
-            let ms = i64::try_from(profile.idle_timeout.as_millis()).unwrap_or(i64::MAX);
-            last_used.saturating_add(ms)
+        let idle_timeout = sandbox.idle_timeout_ms.or_else(|| {
+            let profile = self.profile(sandbox)?;
+            i64::try_from(profile.idle_timeout.as_millis()).ok()
         });
+        let idle = idle_timeout.map_or(i64::MAX, |ms| last_used.saturating_add(ms));
         let due = sandbox.expires_at.map_or(idle, |at| at.min(idle));
         Duration::from_millis(u64::try_from(due.saturating_sub(now_ms())).unwrap_or(0))
             // A sleep has an end even when nothing does, so that a changed profile is seen.

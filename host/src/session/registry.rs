@@ -126,6 +126,14 @@ impl Sessions {
         }
     }
 
+    /// The sandbox's expiry or idle time was changed: a running session is to end by the new ones.
+    pub fn refresh(&self, sandbox_id: &str) {
+        if let Some(handle) = self.tasks().get(sandbox_id) {
+            // Over the bound the task looks again before it ends anything, and expiry has the background, too.
+            let _full = handle.commands.try_send(Command::Refresh);
+        }
+    }
+
     /// Whether a call is in flight in its session.
     pub fn is_in_use(&self, sandbox_id: &str) -> bool {
         self.tasks().get(sandbox_id).is_some_and(|h| h.activity.is_in_use())

@@ -109,6 +109,15 @@ pub enum Conflict {
         /// When.
         expires_at: Millis,
     },
+    /// The sandbox never expires.
+    #[error("the sandbox never expires")]
+    TtlInfinite,
+    /// The sandbox would live too long.
+    #[error("the sandbox would live too long")]
+    PastLatest {
+        /// The latest end it may have.
+        latest: Millis,
+    },
     /// The locker belongs to one sandbox.
     #[error("the locker is managed by a sandbox")]
     LockerManaged {
@@ -133,6 +142,9 @@ pub enum Conflict {
     /// There is such an id already.
     #[error("there is such an id already")]
     IdTaken,
+    /// The idempotency key came with another body before.
+    #[error("this Idempotency-Key was used with another body; use a new one for a new request")]
+    KeyReused,
 }
 
 impl From<rusqlite::Error> for StoreError {

@@ -13,6 +13,7 @@ pub use list::{LockerChange, LockerFilter};
 
 use super::Store;
 use super::error::{Conflict, StoreError};
+use super::idempotency::{self, Claim};
 use super::row::{Json, MAX_LISTED, MAX_MESSAGE, MAX_NAME, MAX_SCAN, Millis, cap, cap_all, cap_opt, found};
 
 /// A locker as stored.
@@ -84,7 +85,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<LockerRow> {
     })
 }
 
-fn get(db: &Connection, tenant: &Tenant, id: &str) -> Result<LockerRow, StoreError> {
+pub(super) fn get(db: &Connection, tenant: &Tenant, id: &str) -> Result<LockerRow, StoreError> {
     let mut query = db.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM lockers WHERE id = ?1 AND tenant = ?2 AND deleted_at IS NULL"
     ))?;
@@ -212,10 +213,23 @@ fn was_deleted(db: &Connection, tenant: &Tenant, id: &str) -> Result<bool, Store
 }
 
 impl Store {
-    /// Makes an external locker.
-    pub async fn create_locker(&self, tenant: &Tenant, new: NewLocker) -> Result<LockerRow, StoreError> {
+    /// Makes an external locker. With a `claim` that was made before: the locker that was made with it.
+    pub async fn create_locker(
+        &self,
+        tenant: &Tenant,
+        new: NewLocker,
+        claim: Option<Claim>,
+    ) -> Result<LockerRow, StoreError> {
         let owner = tenant.clone();
-        self.write(tenant, move |db| insert(db, &owner, new, None)).await
+        self.write(tenant, move |db| {
+            if let Some(claim) = &claim
+                && let Some(made) = idempotency::claim(db, &owner, claim, &new.id)?
+            {
+                return get(db, &owner, &made);
+            }
+            insert(db, &owner, new, None)
+        })
+        .await
     }
 
     /// One locker, managed or external. One marked for removal is not found.

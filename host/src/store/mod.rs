@@ -22,6 +22,7 @@
 mod audit;
 mod error;
 mod executions;
+mod idempotency;
 mod keys;
 mod lock;
 mod lockers;
@@ -44,12 +45,14 @@ pub use error::{Conflict, OpenError, StoreError};
 pub use executions::{
     ExecType, ExecutionFilter, ExecutionRow, ExecutionStatus, FinishExecution, HistoryLimits, NewExecution,
 };
+pub use idempotency::{Claim, Claimed};
 pub use keys::{KeyRow, NewKey};
 pub use lockers::{LockerChange, LockerFilter, LockerRow, NewLocker};
 pub use page::{Cursor, Listing, Page};
 pub use row::{Env, Millis};
 pub use sandboxes::{
-    DeletedSandbox, Failure, LockerChoice, NewSandbox, SandboxFilter, SandboxRow, SandboxStatus, SessionBrief,
+    DeletedSandbox, ExtendTtl, Failure, LockerChoice, NewSandbox, SandboxFilter, SandboxPatch, SandboxRow,
+    SandboxStatus, SessionBrief,
 };
 pub use sessions::{
     ContainerRow, NewContainer, PendingRemovals, SessionKey, SessionRow, SessionState, Transition,

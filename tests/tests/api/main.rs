@@ -7,6 +7,10 @@ mod executions;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod idempotency;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
 mod lockers;
 #[cfg(test)]
 mod ops;

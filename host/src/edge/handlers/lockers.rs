@@ -7,6 +7,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawQuery, State};
 use axum::http::request::Parts;
+use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
@@ -14,6 +15,7 @@ use super::{Ids, labels, page};
 use crate::app::App;
 use crate::auth::OpContext;
 use crate::edge::caller::{Caller, LockerFiles};
+use crate::edge::idempotency::{Begun, IdempotencyKey};
 use crate::edge::openapi::refusals;
 use crate::edge::server::Peer;
 use crate::edge::wire::{
@@ -26,7 +28,7 @@ use crate::locker;
 use crate::locker::files::{FileCall, FileOperation};
 use crate::store::LockerFilter;
 
-refusals!(Create: ValidationError, DeniedByRule, AlreadyExists, PayloadTooLarge, UnsupportedMediaType, PluginError);
+refusals!(Create: ValidationError, DeniedByRule, Conflict, AlreadyExists, PayloadTooLarge, UnsupportedMediaType, PluginError);
 refusals!(List: ValidationError);
 refusals!(Get: NotFound);
 refusals!(Change: ValidationError, DeniedByRule, NotFound, AlreadyExists, PayloadTooLarge, UnsupportedMediaType, PluginError);
@@ -34,17 +36,24 @@ refusals!(Delete: DeniedByRule, NotFound, Conflict, PluginError);
 refusals!(Files: ValidationError, InvalidPath, CapabilityNotSupported, IsADirectory, NotADirectory, Forbidden, DeniedByRule, PermissionDenied, NotFound, FileNotFound, Conflict, PayloadTooLarge, UnsupportedMediaType, RuntimeError, PluginError, SessionNotReady, Overloaded, Timeout, StorageFull);
 
 /// `POST /v1/lockers`
-#[utoipa::path(post, path = "/v1/lockers", tag = "lockers", request_body = CreateLockerRequest, responses((status = 201, description = "the locker", body = LockerObject), Create))]
+#[utoipa::path(post, path = "/v1/lockers", tag = "lockers", params(IdempotencyKey), request_body = CreateLockerRequest, responses((status = 201, description = "the locker", body = LockerObject), Create))]
 pub async fn create(
     State(app): State<Arc<App>>,
     Caller(context): Caller,
+    key: IdempotencyKey,
     headers: HeaderMap,
     body: Body,
-) -> ApiResult<(StatusCode, Json<LockerObject>)> {
-    body::refuse_idempotency_key(&headers)?;
+) -> ApiResult<Response> {
     let body = body::json(&app, &headers, body, true).await?;
-    let row = locker::create(&app, &context, body).await?;
-    Ok((StatusCode::CREATED, Json(row.into())))
+    let guard = match key.begin(&app, &context, &body).await? {
+        Begun::Replay(answer) => return Ok(answer),
+        Begun::Run(guard) => guard,
+    };
+    let row = match guard.resumes() {
+        Some(id) => locker::find(&app, &context, id).await?,
+        None => locker::create(&app, &context, body, guard.claim()).await?,
+    };
+    guard.finish(&app, &context, StatusCode::CREATED, &LockerObject::from(row)).await
 }
 
 /// `GET /v1/lockers`: those that clients made, or with `managed` those that sandboxes made for themselves.

@@ -4,6 +4,7 @@ mod audit;
 mod create;
 mod locker;
 mod sandbox;
+mod update;
 
 pub use audit::{AuditEntry, AuditPage, FailureEntry, FailureList};
 pub use create::{CreateSandbox, Start};
@@ -12,3 +13,4 @@ pub use locker::{
     LockerObject, LockerPage, ReadFile, WriteFile,
 };
 pub use sandbox::{container_objects, sandbox_object};
+pub use update::{ExtendTtl, UpdateSandbox};

@@ -263,6 +263,7 @@ async fn house(store: &Store, fake: &Arc<Fake>) -> House {
         capabilities: vec!["python".to_owned()],
         created_at: now_ms(),
         expires_at: None,
+        claim: None,
     };
     let (sandbox, _) = store.create_sandbox(&tenant(), new, LockerChoice::Managed(locker)).await.unwrap();
     House { sessions: sessions(store, fake), sandbox }

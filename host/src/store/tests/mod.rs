@@ -2,6 +2,7 @@
 
 mod crash;
 mod files;
+mod idempotency;
 mod model;
 mod rows;
 mod workers;
@@ -65,6 +66,7 @@ fn new_sandbox(at: Millis) -> NewSandbox {
         capabilities: vec!["shell".to_owned(), "python".to_owned()],
         created_at: at,
         expires_at: None,
+        claim: None,
     }
 }
 
