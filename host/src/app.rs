@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use crate::audit::Failures;
 use crate::auth::SystemContext;
 use crate::config::Config;
 use crate::credentials::Credentials;
@@ -42,6 +43,8 @@ pub struct App {
     pub credentials: Credentials,
     /// Executions under way.
     pub flights: Arc<Flights>,
+    /// The last requests that were answered with a 5xx.
+    pub failures: Failures,
     /// Requests with the same `Idempotency-Key` run one after the other.
     pub turns: Arc<Turns>,
     /// Streams that are open, by tenant.
@@ -107,6 +110,7 @@ impl App {
             allowed_hosts,
             slots,
             credentials,
+            failures: Failures::default(),
             flights: Arc::default(),
             turns: Arc::default(),
             streams,

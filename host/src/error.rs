@@ -219,6 +219,8 @@ impl From<Conflict> for ApiError {
             }
             Conflict::TooManyKeys { limit, used } => Self::new(Code::QuotaExceeded, error.message)
                 .with(json!({ "quota": "keys", "limit": limit, "used": used })),
+            Conflict::NameTaken => Self::new(Code::AlreadyExists, error.message),
+            Conflict::FilesFull => Self::new(Code::Overloaded, error.message).after(Duration::from_secs(1)),
             Conflict::TtlInfinite => Self::new(
                 Code::SandboxTtlInfinite,
                 "the sandbox never expires, so there is nothing to extend",
@@ -229,7 +231,6 @@ impl From<Conflict> for ApiError {
             ),
             Conflict::SessionLive
             | Conflict::Stale
-            | Conflict::NameTaken
             | Conflict::Finished
             | Conflict::IdTaken
             | Conflict::KeyReused => error,

@@ -81,6 +81,7 @@ pub async fn invoke(
     let admitted = admit::admit(app, context, &sandbox_id, &capability, &operation, input).await;
     let admitted = passed(stages, Stage::Admit, admitted)?;
     let admitted = passed(stages, Stage::Rules, admit::rules(context, admitted).await)?;
+    let admitted = admitted.make_room(app, caller.announced()).await?;
     let routed = passed(stages, Stage::Route, admit::route(app, admitted).await)?;
     if wants == Wants::AnswerIfAwake && app.sessions.ready(&sandbox_id).is_none() {
         return Ok(Answer::Asleep);

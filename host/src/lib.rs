@@ -11,6 +11,7 @@ pub mod config;
 pub mod telemetry;
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod catalog;
 pub mod credentials;
@@ -18,6 +19,7 @@ pub mod driver;
 pub mod edge;
 pub mod execution;
 pub mod invoke;
+pub mod locker;
 pub mod path;
 pub mod plugins;
 pub mod profile;

@@ -35,6 +35,7 @@ pub mod golden;
 pub mod http;
 pub mod images;
 pub mod leaks;
+pub mod lockers;
 pub mod net;
 mod plugin_cache;
 pub mod plugins;
@@ -50,6 +51,7 @@ pub use config::{Options, Profile};
 pub use driver::on_docker;
 pub use engine::Engine;
 pub use http::Response;
+pub use lockers::Locker;
 pub use wait::{soon, until};
 
 /// Whether the tests run as root: isolation and network policy differ.

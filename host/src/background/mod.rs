@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::audit;
 use crate::auth::SystemContext;
 use crate::config::HistoryConfig;
 use crate::store::{HistoryLimits, Store, StoreError};
@@ -21,7 +22,7 @@ use crate::time::now_ms;
 
 pub use expired::ExpiredReport;
 
-/// How long a deleted sandbox answers a repeated DELETE with 204.
+/// How long a deleted sandbox or locker answers a repeated DELETE with 204.
 const TOMBSTONE_MS: i64 = 24 * 3600 * 1000;
 /// How long an execution that no history keeps is known after its end, for whoever waits for it.
 const UNLISTED_MS: i64 = 600 * 1000;
@@ -37,8 +38,10 @@ pub struct HousekeepingReport {
     pub idempotency_keys: usize,
     /// Executions past the history's bounds, or of deleted sandboxes.
     pub executions: usize,
-    /// Deleted sandboxes past their retention.
+    /// Deleted sandboxes and lockers past their retention.
     pub tombstones: usize,
+    /// Entries of the audit log past its bounds.
+    pub audit: usize,
 }
 
 /// One run. A task that fails does not keep the others from running; the first error is told after all of them.
@@ -49,7 +52,8 @@ pub async fn keep_house(app: &Arc<App>) -> (HousekeepingReport, Result<(), Store
     let keep = i64::try_from(config.idempotency_keep.as_millis()).unwrap_or(i64::MAX);
     let keys = prune_keys(&app.store, &system, now_ms().saturating_sub(keep), &mut report).await;
     let history = prune_history(&app.store, &system, &app.config.history, &mut report).await;
-    (report, expired.and(keys).and(history))
+    let audit = prune_audit(&app.store, &system, &mut report).await;
+    (report, expired.and(keys).and(history).and(audit))
 }
 
 async fn prune_keys(
@@ -91,6 +95,22 @@ async fn prune_history(
         }
     }
     report.tombstones = store.purge_tombstones(system, now_ms() - TOMBSTONE_MS).await?;
+    report.tombstones += store.purge_locker_tombstones(system, now_ms() - TOMBSTONE_MS).await?;
+    Ok(())
+}
+
+async fn prune_audit(
+    store: &Store,
+    system: &SystemContext,
+    report: &mut HousekeepingReport,
+) -> Result<(), StoreError> {
+    for _ in 0..MAX_ROUNDS {
+        let pruned = store.prune_audit(system, now_ms() - audit::KEEP_MS, audit::KEEP).await?;
+        report.audit += pruned;
+        if pruned == 0 {
+            break;
+        }
+    }
     Ok(())
 }
 

@@ -12,9 +12,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::handlers::{
-    admin_keys, capability, executions, files, history, ops, processes, sandboxes, tokens,
+    admin_keys, audit as audit_log, capability, executions, files, history, lockers, ops, processes,
+    sandboxes, tokens,
 };
-use super::middleware::{as_operator, authenticate, check_origin, identify, recognise};
+use super::middleware::{as_operator, audit, authenticate, check_origin, identify, recognise};
 use super::openapi::ApiDoc;
 use crate::app::App;
 use crate::error::{ApiError, Code};
@@ -43,9 +44,18 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(files::list))
         .routes(routes!(files::download))
         .routes(routes!(capability::call))
+        .routes(routes!(lockers::create, lockers::list))
+        .routes(routes!(lockers::get, lockers::update, lockers::delete))
+        .routes(routes!(lockers::read_file))
+        .routes(routes!(lockers::write_file))
+        .routes(routes!(lockers::list_files))
+        .routes(routes!(lockers::delete_file))
+        .routes(routes!(audit_log::entries))
+        .routes(routes!(audit_log::failures))
         .routes(routes!(ops::profiles))
         .routes(routes!(admin_keys::create, admin_keys::list))
         .routes(routes!(admin_keys::get, admin_keys::revoke))
+        .layer(from_fn_with_state(Arc::clone(&app), audit))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate));
     let open = OpenApiRouter::new()
         .routes(routes!(ops::health))

@@ -15,8 +15,9 @@ use crate::catalog::Operation;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::id::Kind;
 use crate::invoke::{DEADLINE_GRACE, WAIT_GRACE};
+use crate::locker;
 use crate::plugins::{Adapter, Plugins};
-use crate::profile::{Container, Profile};
+use crate::profile::{Container, FILESYSTEM, Profile};
 use crate::rules;
 use crate::store::SandboxRow;
 use crate::time::{now_ms, rfc3339};
@@ -58,6 +59,30 @@ pub(crate) struct Routed {
 }
 
 impl Admitted {
+    /// A call on files that was checked and put to the rules elsewhere: see `locker::files`.
+    pub(crate) fn elsewhere(
+        sandbox: SandboxRow,
+        profile: Arc<Profile>,
+        adapter: Arc<Adapter>,
+        plugins: Arc<Plugins>,
+        operation: &str,
+        input: Value,
+    ) -> Self {
+        let (capability, operation) = (FILESYSTEM.to_owned(), operation.to_owned());
+        Self { sandbox, profile, adapter, capability, operation, input, plugins }
+    }
+
+    /// 507 where the call is about to write what its locker has no room for. `announced` is the length of a body that
+    /// streams.
+    pub(crate) async fn make_room(self, app: &App, announced: Option<u64>) -> ApiResult<Self> {
+        let safe = self.spec()?.spec.safe;
+        if locker::writes(&self.capability, &self.operation, safe) {
+            let bytes = locker::incoming(&self.input, announced);
+            locker::make_room(&app.sessions, &self.sandbox.tenant, &self.sandbox.locker_id, bytes).await?;
+        }
+        Ok(self)
+    }
+
     /// The operation as its adapter describes it; `admit` has made sure that it exists.
     pub(crate) fn spec(&self) -> ApiResult<&Operation> {
         self.adapter

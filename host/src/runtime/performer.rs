@@ -52,6 +52,13 @@ pub struct CallerRequest {
     pub body: Option<RequestBody>,
 }
 
+impl CallerRequest {
+    /// Bytes of the body, as far as the head says so.
+    pub fn announced(&self) -> Option<u64> {
+        self.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+}
+
 /// A forwarded answer on its way to the client.
 #[derive(Debug)]
 pub struct Forwarded {

@@ -143,6 +143,9 @@ pub enum Conflict {
     /// Another locker of this tenant has the name.
     #[error("the name is taken")]
     NameTaken,
+    /// As many sandboxes that serve lockers' files run as may.
+    #[error("too many lockers are being read or written")]
+    FilesFull,
     /// The execution has ended already.
     #[error("the execution has ended already")]
     Finished,

@@ -20,6 +20,7 @@
 //!
 //! Times are milliseconds since 1970 ([`Millis`]).
 
+mod audit;
 mod error;
 mod executions;
 mod idempotency;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+pub use audit::{AuditFilter, AuditRow, NewAudit};
 pub use error::{Conflict, OpenError, StoreError};
 pub use executions::{
     Annotation, ExecType, ExecutionFilter, ExecutionRow, ExecutionStatus, FinishExecution, HistoryLimits,
@@ -50,7 +52,7 @@ pub use executions::{
 };
 pub use idempotency::{Claim, Claimed};
 pub use keys::{KeyRow, NewKey};
-pub use lockers::{LockerRow, NewLocker};
+pub use lockers::{LockerChange, LockerFilter, LockerRow, NewLocker};
 pub use page::{Cursor, Listing, Page};
 pub use quota::{Limits, Quota, Quotas, Usage};
 pub use row::{Env, Millis};

@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_quotas.sql"),
     include_str!("migrations/0004_lifecycle.sql"),
     include_str!("migrations/0005_history.sql"),
+    include_str!("migrations/0006_lockers_audit.sql"),
 ];
 
 /// The one connection that writes: makes the file, sets the journal, migrates.

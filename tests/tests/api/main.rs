@@ -11,6 +11,8 @@ mod idempotency;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod lockers;
+#[cfg(test)]
 mod ops;
 #[cfg(test)]
 mod python;

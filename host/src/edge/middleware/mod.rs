@@ -1,9 +1,11 @@
 //! What every request passes, outermost first: its id, the Host and Origin lists, who asks.
 
+mod audit;
 mod identity;
 mod origin;
 mod request_id;
 
+pub use audit::{Audited, audit};
 pub use identity::{as_operator, authenticate, recognise};
 pub use origin::{AllowedHosts, check_origin};
 pub use request_id::{RequestIds, identify};

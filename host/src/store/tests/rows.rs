@@ -55,10 +55,10 @@ fn external_lockers_are_shared_within_a_tenant_and_kept() {
     let (owner, other) = (tenant("a"), tenant("b"));
     block_on(async {
         let named = NewLocker { name: Some("data".to_owned()), ..new_locker(1) };
-        let locker = store.create_locker(&owner, named.clone()).await.unwrap();
+        let locker = store.create_locker(&owner, named.clone(), None).await.unwrap();
         let twin = NewLocker { id: Kind::Locker.mint(), ..named.clone() };
-        assert_eq!(conflict(store.create_locker(&owner, twin.clone()).await), Conflict::NameTaken);
-        store.create_locker(&other, twin).await.unwrap();
+        assert_eq!(conflict(store.create_locker(&owner, twin.clone(), None).await), Conflict::NameTaken);
+        store.create_locker(&other, twin, None).await.unwrap();
 
         let by_id = LockerChoice::Existing(locker.id.clone());
         let by_name = LockerChoice::Named("data".to_owned());
@@ -95,7 +95,7 @@ fn external_lockers_are_shared_within_a_tenant_and_kept() {
         assert_eq!(store.delete_locker(&owner, &locker.id, 9).await.unwrap().deleted_at, Some(9));
         assert!(is_missing(&store.get_locker(&owner, &locker.id).await));
         // The name is free again before the volume is gone.
-        store.create_locker(&owner, NewLocker { id: Kind::Locker.mint(), ..named }).await.unwrap();
+        store.create_locker(&owner, NewLocker { id: Kind::Locker.mint(), ..named }, None).await.unwrap();
         let pending = store.list_pending_removals(&system()).await.unwrap();
         assert_eq!(pending.lockers.iter().map(|l| &l.id).collect::<Vec<_>>(), [&locker.id]);
     });
