@@ -16,6 +16,7 @@
 //! | `BAY_TEST_CONNECT` | `socket` (the default), `host_port` or `container_network` |
 //! | `BAY_TEST_IMAGE` | the image of sandboxes on Docker; default: `bay/ship:slim` |
 //! | `BAY_TEST_SEED`, `BAY_TEST_ROUNDS` | what the random tests do |
+//! | `BAY_TEST_CONTRACT_TOOLS` | a virtual environment with what `tests/tests/contract/requirements.txt` names |
 //! | `BAY_TEST_BLESS` | `1`: write the golden files of `surface` anew instead of comparing |
 
 #![expect(
@@ -36,6 +37,7 @@ pub mod http;
 pub mod images;
 pub mod leaks;
 pub mod net;
+pub mod openapi;
 mod plugin_cache;
 pub mod plugins;
 pub mod procs;

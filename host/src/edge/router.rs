@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Extension, Router};
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -10,9 +10,9 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::handlers::{capability, executions, files, ops, sandboxes};
+use super::handlers::{capabilities, capability, docs, executions, files, ops, sandboxes};
 use super::middleware::{authenticate, check_origin, identify, recognise};
-use super::openapi::ApiDoc;
+use super::openapi::{ApiDoc, Document};
 use crate::app::App;
 use crate::error::{ApiError, Code};
 
@@ -28,14 +28,19 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(files::download))
         .routes(routes!(capability::call))
         .routes(routes!(ops::profiles))
+        .routes(routes!(capabilities::list))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate));
     let open = OpenApiRouter::new()
         .routes(routes!(ops::health))
         .routes(routes!(ops::ready))
+        .routes(routes!(docs::openapi))
+        .routes(routes!(docs::page))
+        .routes(routes!(docs::file))
         .layer(from_fn_with_state(Arc::clone(&app), recognise));
-    // The document is not served yet.
-    let (routes, _document) = with_key.merge(open).split_for_parts();
+    let (routes, generated) = with_key.merge(open).split_for_parts();
+    let document = Arc::new(Document::new(&generated, &app.plugins.load()));
     routes
+        .layer(Extension(document))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&app), check_origin))

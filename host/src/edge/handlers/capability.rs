@@ -16,6 +16,7 @@ use crate::auth::OpContext;
 use crate::edge::body;
 use crate::edge::caller::Guest;
 use crate::edge::openapi::refusals;
+use crate::edge::wire::schema::Running;
 use crate::error::{ApiError, ApiResult};
 use crate::execution::Stages;
 use crate::invoke::{Answer, CallRequest, invoke};
@@ -23,8 +24,11 @@ use crate::runtime::{CallerRequest, Forwarded};
 
 refusals!(Call: ValidationError, CapabilityNotSupported, DeniedByRule, NotFound, Conflict, SandboxExpired, StateLost, PayloadTooLarge, UnsupportedMediaType, Busy, RuntimeError, PluginError, SessionNotReady, Timeout);
 
-/// `POST /v1/sandboxes/{id}/{capability}/{operation}`
-#[utoipa::path(post, path = "/v1/sandboxes/{id}/{capability}/{operation}", tag = "capabilities", params(("id" = String, Path, description = "`sbx_…`"), ("capability" = String, Path), ("operation" = String, Path)), responses((status = 200, description = "what the operation answers"), Call))]
+/// Call an operation of a capability
+///
+/// With the JSON that its schema asks for: `GET /v1/capabilities` lists them, and this document has a path for each
+/// when it is asked for with a key.
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/{capability}/{operation}", tag = "capabilities", params(("id" = String, Path, description = "`sbx_…`"), ("capability" = String, Path), ("operation" = String, Path)), request_body = Option<std::collections::BTreeMap<String, Value>>, responses((status = 200, description = "what the operation answers", body = std::collections::BTreeMap<String, Value>), (status = 202, description = "the execution goes on", body = Running), Call))]
 pub async fn call(
     State(app): State<Arc<App>>,
     Guest(context): Guest,

@@ -10,6 +10,7 @@ use super::Ids;
 use crate::app::App;
 use crate::edge::caller::Guest;
 use crate::edge::openapi::refusals;
+use crate::edge::wire::schema::Execution;
 use crate::error::{ApiError, ApiResult};
 use crate::execution::admit::find_sandbox;
 use crate::execution::execution_object;
@@ -17,8 +18,8 @@ use crate::id::Kind;
 
 refusals!(Get: NotFound);
 
-/// `GET /v1/sandboxes/{id}/executions/{execution}`
-#[utoipa::path(get, path = "/v1/sandboxes/{id}/executions/{execution}", tag = "executions", params(("id" = String, Path, description = "`sbx_…`"), ("execution" = String, Path, description = "`exe_…`")), responses((status = 200, description = "the record"), Get))]
+/// The record of an execution
+#[utoipa::path(get, path = "/v1/sandboxes/{id}/executions/{execution}", tag = "executions", params(("id" = String, Path, description = "`sbx_…`"), ("execution" = String, Path, description = "`exe_…`")), responses((status = 200, description = "the record", body = Execution), Get))]
 pub async fn get(
     State(app): State<Arc<App>>,
     Guest(context): Guest,

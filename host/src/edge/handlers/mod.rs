@@ -1,6 +1,8 @@
 //! One recipe a route.
 
+pub mod capabilities;
 pub mod capability;
+pub mod docs;
 pub mod executions;
 pub mod files;
 pub mod ops;
