@@ -214,6 +214,8 @@ impl From<Conflict> for ApiError {
                 Self::new(Code::SandboxExpired, "the sandbox's time is up; make a new one")
                     .with(json!({ "expires_at": crate::time::rfc3339(expires_at) }))
             }
+            Conflict::TooManyKeys { limit, used } => Self::new(Code::QuotaExceeded, error.message)
+                .with(json!({ "quota": "keys", "limit": limit, "used": used })),
             Conflict::SessionLive
             | Conflict::Stale
             | Conflict::NameTaken

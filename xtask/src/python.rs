@@ -58,9 +58,7 @@ pub(crate) fn contract_tools() -> anyhow::Result<PathBuf> {
     }
     println!("installing the tools of the contract's tests in {}", environment.display());
     std::fs::create_dir_all(&data_dir)?;
-    run::checked(
-        run::command(setup::SYSTEM_PYTHON).args(["-I", "-m", "venv", "--clear"]).arg(&environment),
-    )?;
+    run::checked(run::command(setup::SYSTEM_PYTHON).args(["-I", "-m", "venv", "--clear"]).arg(&environment))?;
     run::checked(
         run::command(environment.join("bin/python3"))
             .args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "-r"])

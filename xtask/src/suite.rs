@@ -110,7 +110,11 @@ impl Built {
         }
         make_test_user()?;
         let mut command = contained(Root::Already, AS_USER)?;
-        command.arg(TEST_USER).arg(workspace::root()).args([&self.target, &self.python, &self.tools]).arg("--");
+        command
+            .arg(TEST_USER)
+            .arg(workspace::root())
+            .args([&self.target, &self.python, &self.tools])
+            .arg("--");
         self.finish(command, filter, &[])
     }
 

@@ -134,7 +134,8 @@ pub(crate) async fn find_sandbox(app: &App, context: &OpContext, id: &str) -> Ap
     Ok(app.store.get_sandbox(&context.tenant, id).await?)
 }
 
-fn not_expired(sandbox: &SandboxRow) -> ApiResult<()> {
+/// 409 once the sandbox's time is up.
+pub(crate) fn not_expired(sandbox: &SandboxRow) -> ApiResult<()> {
     match sandbox.expires_at.filter(|at| *at <= now_ms()) {
         None => Ok(()),
         Some(at) => Err(ApiError::new(Code::SandboxExpired, "the sandbox's time is up; make a new one")

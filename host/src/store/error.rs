@@ -130,6 +130,14 @@ pub enum Conflict {
     /// There is such an id already.
     #[error("there is such an id already")]
     IdTaken,
+    /// The tenant has as many valid API keys as a tenant may have.
+    #[error("the tenant has {used} valid API keys, at most {limit} are possible; revoke some")]
+    TooManyKeys {
+        /// How many it may have.
+        limit: u64,
+        /// How many it has.
+        used: u64,
+    },
 }
 
 impl From<rusqlite::Error> for StoreError {

@@ -93,8 +93,7 @@ fn capabilities_are_the_documents(bay: &Bay, document: &Value) {
         for operation in item["operations"].as_array().expect("operations") {
             let capability = item["name"].as_str().unwrap_or_default();
             let name = operation["name"].as_str().unwrap_or_default();
-            let described =
-                &document["paths"][format!("/v1/sandboxes/{{id}}/{capability}/{name}")]["post"];
+            let described = &document["paths"][format!("/v1/sandboxes/{{id}}/{capability}/{name}")]["post"];
             assert!(described.is_object(), "{capability}.{name} is not in the document");
             let schema = &described["requestBody"]["content"]["application/json"]["schema"];
             if described["description"] == "Served by the plugin `adapter-ship`." {

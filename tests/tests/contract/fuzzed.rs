@@ -65,9 +65,7 @@ fn seed() -> String {
 
 /// Ids that are there, so that more than the 404 is seen; each deletes only what is there for it.
 fn config(used: &str, doomed: &str, locker: &str) -> String {
-    let operation = |key: &str, value: &str, id: &str| {
-        json!({ key: value, "parameters": { "path.id": id } })
-    };
+    let operation = |key: &str, value: &str, id: &str| json!({ key: value, "parameters": { "path.id": id } });
     let whole = json!({
         // 502 and later are for what is not Bay: they are in the document, or the other check finds them.
         "checks": { "not_a_server_error": { "expected-statuses": ["2xx", "3xx", "4xx", 502, 503, 504, 507] } },

@@ -8,7 +8,7 @@ use axum::extract::State;
 use crate::app::App;
 use crate::edge::caller::Caller;
 use crate::edge::openapi::plugin_operations;
-use crate::edge::wire::{Capabilities, CapabilityOperation, CapabilityOffer};
+use crate::edge::wire::{Capabilities, CapabilityOffer, CapabilityOperation};
 
 /// Every capability and operation
 ///

@@ -12,7 +12,7 @@ use axum::{Extension, Json};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::app::App;
-use crate::auth::OpContext;
+use crate::auth::{OpContext, Scope};
 use crate::edge::openapi::{Document, plugin_operations};
 use crate::error::{ApiError, ApiResult};
 
@@ -37,7 +37,7 @@ pub async fn openapi(
     Extension(document): Extension<Arc<Document>>,
     context: Option<Extension<OpContext>>,
 ) -> Response {
-    let Some(Extension(context)) = context else {
+    let Some(Extension(context)) = context.filter(|context| context.has(Scope::Sandboxes)) else {
         return body("application/json", document.fixed());
     };
     let operations = plugin_operations(&app, &context.tenant);

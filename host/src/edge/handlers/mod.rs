@@ -1,5 +1,6 @@
 //! One recipe a route.
 
+pub mod admin_keys;
 pub mod capabilities;
 pub mod capability;
 pub mod docs;
@@ -7,6 +8,7 @@ pub mod executions;
 pub mod files;
 pub mod ops;
 pub mod sandboxes;
+pub mod tokens;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;

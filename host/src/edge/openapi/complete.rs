@@ -50,7 +50,9 @@ fn operation_id(path: &str, method: &str) -> String {
 }
 
 fn parameters(path: &str, operation: &mut Map<String, Value>) {
-    let Some(list) = operation.entry("parameters").or_insert_with(|| json!([])).as_array_mut() else { return };
+    let Some(list) = operation.entry("parameters").or_insert_with(|| json!([])).as_array_mut() else {
+        return;
+    };
     let has = |list: &[Value], name: &str| {
         list.iter().any(|p| p["name"].as_str().is_some_and(|n| n.eq_ignore_ascii_case(name)))
     };
@@ -58,7 +60,9 @@ fn parameters(path: &str, operation: &mut Map<String, Value>) {
     for name in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
         let name = name.trim_start_matches('*');
         if !has(list, name) {
-            list.push(json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
+            list.push(
+                json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }),
+            );
         }
     }
     for parameter in list.iter_mut().filter(|p| p["name"] == "Idempotency-Key") {
@@ -75,7 +79,12 @@ fn is_keyed(operation: &Map<String, Value>) -> bool {
 }
 
 /// The errors that a route may answer with for what it is, not for what it does.
-fn common(path: &str, method: &str, operation: &Map<String, Value>, access: Option<Access>) -> BTreeSet<Code> {
+fn common(
+    path: &str,
+    method: &str,
+    operation: &Map<String, Value>,
+    access: Option<Access>,
+) -> BTreeSet<Code> {
     // A Host or Origin that is not on the list; a bug.
     let mut codes = BTreeSet::from([Code::Forbidden, Code::InternalError]);
     if path.starts_with("/v1/") {

@@ -50,7 +50,9 @@ impl Document {
         let Some(paths) = whole.get_mut("paths").and_then(Value::as_object_mut) else { return whole };
         for operation in operations {
             let path = format!("/v1/sandboxes/{{id}}/{}/{}", operation.capability, operation.spec.name);
-            let Some(item) = paths.entry(&path).or_insert_with(|| json!({})).as_object_mut() else { continue };
+            let Some(item) = paths.entry(&path).or_insert_with(|| json!({})).as_object_mut() else {
+                continue;
+            };
             // Another plugin may serve the same name in another profile: the first stands for both.
             if !item.contains_key("post") {
                 item.insert("post".to_owned(), described(&path, operation).into());
@@ -82,8 +84,11 @@ fn described(path: &str, operation: &PluginOperation) -> Map<String, Value> {
         ("tags".to_owned(), json!([operation.capability])),
         ("summary".to_owned(), spec.summary.clone().into()),
         ("description".to_owned(), format!("Served by the plugin `{}`.", operation.plugin).into()),
-        ("requestBody".to_owned(), json!({ "required": true,
-            "content": { "application/json": { "schema": operation.input_schema() } } })),
+        (
+            "requestBody".to_owned(),
+            json!({ "required": true,
+            "content": { "application/json": { "schema": operation.input_schema() } } }),
+        ),
         ("responses".to_owned(), responses),
     ]);
     if spec.records {
@@ -99,7 +104,9 @@ fn file_routes(whole: &mut Value, plugins: &Plugins) {
     for (method, tail, name) in FILE_ROUTES {
         let Some(operation) = adapter.catalog.get("filesystem", name) else { continue };
         let path = format!("/v1/sandboxes/{{id}}/filesystem/{tail}");
-        let Some(route) = whole["paths"].get_mut(&path).and_then(|item| item.get_mut(*method)) else { continue };
+        let Some(route) = whole["paths"].get_mut(&path).and_then(|item| item.get_mut(*method)) else {
+            continue;
+        };
         let described = PluginOperation {
             capability: "filesystem".to_owned(),
             summary: String::new(),
@@ -116,10 +123,13 @@ fn dress(route: &mut Value, operation: &PluginOperation, by_query: bool) {
     if by_query {
         let given = route["parameters"].as_array().cloned().unwrap_or_default();
         let mut parameters = given.clone();
-        parameters.extend(query_parameters(&input).into_iter().filter(|p| given.iter().all(|g| g["name"] != p["name"])));
+        parameters.extend(
+            query_parameters(&input).into_iter().filter(|p| given.iter().all(|g| g["name"] != p["name"])),
+        );
         route["parameters"] = parameters.into();
     } else if route.get("requestBody").is_none() {
-        route["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": input } } });
+        route["requestBody"] =
+            json!({ "required": true, "content": { "application/json": { "schema": input } } });
     }
     if let Some(answer) = route["responses"].get_mut("200").filter(|answer| answer.get("content").is_none()) {
         answer["content"] = if operation.spec.streams {

@@ -42,7 +42,9 @@ fn response(codes: &BTreeSet<Code>) -> Value {
 /// The parts that operations refer to.
 pub(super) fn components(document: &mut Value) {
     let Some(document) = document.as_object_mut() else { return };
-    let Some(parts) = document.entry("components").or_insert_with(|| json!({})).as_object_mut() else { return };
+    let Some(parts) = document.entry("components").or_insert_with(|| json!({})).as_object_mut() else {
+        return;
+    };
     let (parameters, headers) = shared();
     parts.insert("parameters".to_owned(), parameters);
     parts.insert("headers".to_owned(), headers);

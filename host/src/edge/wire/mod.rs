@@ -2,9 +2,14 @@
 
 mod capability;
 mod create;
+mod fields;
+mod key;
 mod sandbox;
 pub mod schema;
+mod token;
 
 pub use capability::{Capabilities, CapabilityOffer, CapabilityOperation};
 pub use create::{CreateSandbox, Start};
+pub use key::{CreateKey, CreatedKey, KeyList, KeyObject};
 pub use sandbox::{container_objects, sandbox_object};
+pub use token::{CreateToken, CreatedToken, TokenRequest};

@@ -2,6 +2,7 @@
 
 mod crash;
 mod files;
+mod keys;
 mod model;
 mod rows;
 mod workers;
