@@ -11,11 +11,14 @@ use crate::auth::SystemContext;
 use crate::config::Config;
 use crate::credentials::Credentials;
 use crate::driver::Driver;
+use crate::edge::idempotency::Turns;
 use crate::edge::middleware::AllowedHosts;
+use crate::execution::Flights;
 use crate::plugins::Plugins;
-use crate::profile::ProfileSet;
+use crate::profile::Profiles;
 use crate::session::{SessionEnv, Sessions};
 use crate::store::Store;
+use crate::streams::Streams;
 
 /// A running Bay.
 pub struct App {
@@ -24,7 +27,7 @@ pub struct App {
     /// The source of truth.
     pub store: Store,
     /// What sandboxes are.
-    pub profiles: Arc<ProfileSet>,
+    pub profiles: Arc<Profiles>,
     /// What decides and plans.
     pub plugins: ArcSwap<Plugins>,
     /// What runs.
@@ -37,6 +40,12 @@ pub struct App {
     pub slots: Arc<Semaphore>,
     /// What keys and tokens are checked with.
     pub credentials: Credentials,
+    /// Executions under way.
+    pub flights: Arc<Flights>,
+    /// Requests with the same `Idempotency-Key` run one after the other.
+    pub turns: Arc<Turns>,
+    /// Streams that are open, by tenant.
+    pub streams: Streams,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -87,6 +96,7 @@ impl App {
         let sessions = Sessions::new(Arc::new(env));
         let plugins = ArcSwap::new(plugins);
         let slots = Arc::new(Semaphore::new(MAX_CALLS));
+        let streams = Streams::new(Arc::clone(store.quotas()));
         Arc::new(Self {
             config,
             store,
@@ -97,6 +107,9 @@ impl App {
             allowed_hosts,
             slots,
             credentials,
+            flights: Arc::default(),
+            turns: Arc::default(),
+            streams,
         })
     }
 

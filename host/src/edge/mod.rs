@@ -7,6 +7,7 @@ pub mod answer;
 pub mod body;
 pub mod caller;
 pub mod handlers;
+pub mod idempotency;
 pub mod input;
 pub mod middleware;
 pub mod openapi;

@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::handlers::{
-    admin_keys, capabilities, capability, docs, executions, files, ops, sandboxes, tokens,
+    admin_keys, capabilities, capability, docs, executions, files, history, ops, processes, sandboxes, tokens,
 };
 use super::middleware::{as_operator, authenticate, check_origin, identify, recognise};
 use super::openapi::{ApiDoc, Document};
@@ -23,10 +23,22 @@ use crate::error::{ApiError, Code};
 pub fn router(app: Arc<App>) -> Router {
     let with_key = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(sandboxes::create, sandboxes::list))
-        .routes(routes!(sandboxes::get, sandboxes::delete))
+        .routes(routes!(sandboxes::get, sandboxes::update, sandboxes::delete))
+        .routes(routes!(sandboxes::extend_ttl))
+        .routes(routes!(sandboxes::keepalive))
         .routes(routes!(sandboxes::stop))
         .routes(routes!(tokens::create))
+        .routes(routes!(sandboxes::recover))
         .routes(routes!(executions::get))
+        .routes(routes!(executions::output))
+        .routes(routes!(executions::events))
+        .routes(routes!(executions::cancel))
+        .routes(routes!(history::list, history::clear))
+        .routes(routes!(history::last))
+        .routes(routes!(history::get, history::annotate))
+        .routes(routes!(processes::list))
+        .routes(routes!(processes::read, processes::kill))
+        .routes(routes!(processes::stdin))
         .routes(routes!(files::read, files::write, files::delete))
         .routes(routes!(files::list))
         .routes(routes!(files::download))

@@ -42,7 +42,7 @@ pub(crate) struct Admitted {
     pub(crate) operation: String,
     /// Fits the operation's schema; defaults filled, paths normalised.
     pub(crate) input: Value,
-    plugins: Arc<Plugins>,
+    pub(super) plugins: Arc<Plugins>,
 }
 
 /// A call with a place to go.
@@ -66,7 +66,7 @@ impl Admitted {
             .ok_or_else(|| ApiError::internal("an admitted operation is unknown to its adapter"))
     }
 
-    fn is_recorded(&self) -> bool {
+    pub(crate) fn is_recorded(&self) -> bool {
         self.spec().is_ok_and(|op| op.spec.records)
     }
 
@@ -90,7 +90,12 @@ impl Admitted {
         if let Some(own) = self.own_timeout() {
             return own + DEADLINE_GRACE;
         }
-        if self.spec().is_ok_and(|op| op.spec.streams) { STREAM_TIMEOUT } else { CALL_TIMEOUT }
+        // What is recorded streams its events only; its runtime bounds it by a timeout of its own.
+        if self.spec().is_ok_and(|op| op.spec.streams && !op.spec.records) {
+            STREAM_TIMEOUT
+        } else {
+            CALL_TIMEOUT
+        }
     }
 }
 
@@ -105,10 +110,7 @@ pub(crate) async fn admit(
 ) -> ApiResult<Admitted> {
     let sandbox = find_sandbox(app, context, sandbox_id).await?;
     not_expired(&sandbox)?;
-    let profile = app.profiles.get(&sandbox.tenant, &sandbox.profile).ok_or_else(|| {
-        ApiError::new(Code::Unavailable, format!("profile {} is no longer there", sandbox.profile))
-            .with(json!({ "part": "profile" }))
-    })?;
+    let profile = profile(app, &sandbox)?;
     let container = declared(&profile, capability)?;
     let plugins = app.plugins.load_full();
     let adapter =
@@ -132,6 +134,14 @@ pub(crate) async fn find_sandbox(app: &App, context: &OpContext, id: &str) -> Ap
         return Err(ApiError::not_found("sandbox", id));
     }
     Ok(app.store.get_sandbox(&context.tenant, id).await?)
+}
+
+/// The profile of a sandbox, as it is now.
+pub(super) fn profile(app: &App, sandbox: &SandboxRow) -> ApiResult<Arc<Profile>> {
+    app.profiles.get(&sandbox.tenant, &sandbox.profile).ok_or_else(|| {
+        ApiError::new(Code::Unavailable, format!("profile {} is no longer there", sandbox.profile))
+            .with(json!({ "part": "profile" }))
+    })
 }
 
 /// 409 once the sandbox's time is up.
@@ -158,7 +168,7 @@ fn declared<'p>(profile: &'p Profile, capability: &str) -> ApiResult<&'p Contain
     })
 }
 
-fn no_plugin(name: &str) -> ApiError {
+pub(super) fn no_plugin(name: &str) -> ApiError {
     ApiError::new(Code::PluginError, format!("plugin {name} is not loaded"))
         .with(json!({ "plugin": name, "reason": "missing" }))
 }
@@ -189,25 +199,10 @@ fn check_host_fields(input: &Value) -> ApiResult<()> {
 
 /// Puts the call to the chain; what it amended is checked as if the client had sent it.
 pub(crate) async fn rules(context: &OpContext, mut admitted: Admitted) -> ApiResult<Admitted> {
-    let chain = admitted
-        .plugins
-        .chain(&context.tenant, &admitted.profile.rules)
-        .ok_or_else(|| no_plugin(&admitted.profile.rules.join(", ")))?;
-    let admission = Admission {
-        principal: principal(context),
-        sandbox: Some(SandboxFacts {
-            id: admitted.sandbox.id.clone(),
-            name: admitted.sandbox.name.clone(),
-            profile: admitted.sandbox.profile.clone(),
-            labels: admitted.sandbox.labels.clone().into_iter().collect(),
-            session_seq: admitted.sandbox.session_seq,
-        }),
-        profile: facts(&admitted.profile),
-        action: format!("capability.{}.{}", admitted.capability, admitted.operation),
-        input: std::mem::take(&mut admitted.input),
-        facts: Vec::new(),
-    };
-    let (input, amended) = rules::admit(&chain, admission).await?;
+    let action = format!("capability.{}.{}", admitted.capability, admitted.operation);
+    let input = std::mem::take(&mut admitted.input);
+    let (sandbox, profile) = (&admitted.sandbox, &admitted.profile);
+    let (input, amended) = ask_rules(&admitted.plugins, context, sandbox, profile, &action, input).await?;
     admitted.input = if amended {
         let input = admitted.spec()?.prepare(input)?;
         if admitted.is_recorded() {
@@ -218,6 +213,34 @@ pub(crate) async fn rules(context: &OpContext, mut admitted: Admitted) -> ApiRes
         input
     };
     Ok(admitted)
+}
+
+/// Asks a profile's chain about an action on a sandbox: the input as amended, and whether it was.
+pub(super) async fn ask_rules(
+    plugins: &Plugins,
+    context: &OpContext,
+    sandbox: &SandboxRow,
+    profile: &Profile,
+    action: &str,
+    input: Value,
+) -> ApiResult<(Value, bool)> {
+    let chain =
+        plugins.chain(&context.tenant, &profile.rules).ok_or_else(|| no_plugin(&profile.rules.join(", ")))?;
+    let admission = Admission {
+        principal: principal(context),
+        sandbox: Some(SandboxFacts {
+            id: sandbox.id.clone(),
+            name: sandbox.name.clone(),
+            profile: sandbox.profile.clone(),
+            labels: sandbox.labels.clone().into_iter().collect(),
+            session_seq: sandbox.session_seq,
+        }),
+        profile: facts(profile),
+        action: action.to_owned(),
+        input,
+        facts: Vec::new(),
+    };
+    rules::admit(&chain, admission).await
 }
 
 /// Who asks, as rules see it.

@@ -8,6 +8,8 @@
 mod client;
 mod connect;
 mod performer;
+mod tap;
 
 pub use client::{RuntimeClient, RuntimeError, RuntimeResponse};
 pub use performer::{CallerRequest, Errand, Forwarded, RuntimePerformer, Unreached};
+pub use tap::{Garbled, Tap};

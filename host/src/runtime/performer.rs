@@ -19,7 +19,7 @@ use crate::driver::{ContainerStatus, DriverError};
 use crate::runtime::RuntimeError;
 
 /// Response heads are rebuilt from this list; anything else a runtime says stays inside.
-const RESPONSE_HEADERS: [HeaderName; 7] = [
+const RESPONSE_HEADERS: [HeaderName; 8] = [
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,
     header::CONTENT_RANGE,
@@ -27,6 +27,8 @@ const RESPONSE_HEADERS: [HeaderName; 7] = [
     header::ETAG,
     header::LAST_MODIFIED,
     header::CONTENT_DISPOSITION,
+    // Of an execution's output: all there were, of which fewer may be kept.
+    HeaderName::from_static("x-output-total"),
 ];
 
 /// Of a client's own headers, a forward passes on these.
@@ -185,7 +187,8 @@ impl RuntimePerformer {
                 headers.push((HeaderName::from_static(name), value));
             }
         }
-        let body = body.or_else(|| plan.body.map(full)).unwrap_or_else(empty);
+        // What a plan says stands: rules may have changed what the caller sent.
+        let body = plan.body.map(full).or(body).unwrap_or_else(empty);
         Ok(RuntimeRequest { method, path: plan.path, query: plan.query, headers, body })
     }
 
@@ -233,7 +236,8 @@ impl Performer for RuntimePerformer {
         let bound = self.bound(plan.timeout_ms);
         let mut request = self.build(plan, self.next_id().as_ref(), caller.body)?;
         for name in REQUEST_HEADERS {
-            if let Some(value) = caller.headers.get(&name) {
+            let planned = request.headers.iter().any(|(planned, _)| *planned == name);
+            if let Some(value) = caller.headers.get(&name).filter(|_| !planned) {
                 request.headers.push((name, value.clone()));
             }
         }
@@ -286,7 +290,12 @@ where
 {
     let mut bytes = 0u64;
     loop {
-        let frame = match tokio::time::timeout(STALL, body.frame()).await {
+        let frame = tokio::select! {
+            frame = tokio::time::timeout(STALL, body.frame()) => frame,
+            // Noticed also while nothing comes: the runtime may have to stop what nobody waits for.
+            () = chunks.closed() => return (bytes, "client_gone"),
+        };
+        let frame = match frame {
             Ok(Some(Ok(frame))) => frame,
             Ok(None) => return (bytes, "complete"),
             Ok(Some(Err(_))) | Err(_) => {

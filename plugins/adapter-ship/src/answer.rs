@@ -3,12 +3,15 @@
 
 use std::borrow::Cow;
 
-use bay_ship_api::http::{Entry, ErrorBody, ListDirResponse, PythonErrorDetail, WriteFileResponse};
+use bay_ship_api::http::{
+    Entry, ErrorBody, ListDirResponse, PythonErrorDetail, ShipError, StdinResponse, WriteFileResponse,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::bay::plugin::types::Fault;
+use crate::{executions, processes};
 use crate::exports::bay::plugin::adapter::{Action, Event, ForwardEnd, HttpResponse, RequestError};
 
 /// How a response will be read.
@@ -20,6 +23,20 @@ pub enum Reader {
     DeleteFile,
     ListDir,
     Download,
+    /// An execution's end, asked for after its events have gone to the caller.
+    Streamed { execution_id: String, seconds: u64 },
+    /// The record of an execution.
+    Record,
+    /// A stream of output or events that nothing follows.
+    Forwarded,
+    /// The list of background processes.
+    Processes,
+    /// One of them, whole or with a piece of its output.
+    Process,
+    /// What it took of its input.
+    Stdin,
+    /// A cancellation that has been taken.
+    Cancelled,
 }
 
 /// Ship's codes that mean to a client what they say; any other becomes `runtime_error`.
@@ -60,7 +77,7 @@ pub fn confused(what: &str) -> Action {
 /// Reads an event.
 pub fn read(reader: Reader, event: Event) -> Action {
     let done = match (reader, event) {
-        (Reader::Download, Event::Forwarded(end)) => forwarded(end),
+        (Reader::Download | Reader::Forwarded, Event::Forwarded(end)) => forwarded(end),
         (reader, Event::Responses(mut responses)) if responses.len() == 1 => match responses.remove(0) {
             Ok(response) => reply(reader, &response),
             Err(error) => Err(unanswered(error)),
@@ -73,7 +90,7 @@ pub fn read(reader: Reader, event: Event) -> Action {
     }
 }
 
-fn unanswered(error: RequestError) -> Fault {
+pub fn unanswered(error: RequestError) -> Fault {
     let kind = if error.kind == "timeout" { "timeout" } else { "runtime_error" };
     fault(kind, format!("the runtime gave no answer: {}", error.message))
 }
@@ -90,15 +107,27 @@ fn reply(reader: Reader, response: &HttpResponse) -> Result<String, Fault> {
         Reader::WriteFile => text(256, &parse::<WriteFileResponse>(body)?),
         Reader::DeleteFile => text(64, &parse::<Status>(body)?),
         Reader::ListDir => list_dir(body),
-        Reader::Download => Err(nonsense("a download is not answered like this")),
+        Reader::Record => executions::record(body),
+        Reader::Processes => processes::list(body),
+        Reader::Process => text(body.len(), &parse::<processes::Piece>(body)?),
+        Reader::Stdin => text(256, &parse::<StdinResponse>(body)?),
+        Reader::Cancelled => Ok(json!({ "status": "ok" }).to_string()),
+        Reader::Download | Reader::Forwarded | Reader::Streamed { .. } => {
+            Err(nonsense("a stream is not answered like this"))
+        }
     }
 }
 
 /// What a status other than 200 means.
-fn refusal(status: u16, body: &[u8]) -> Fault {
+pub fn refusal(status: u16, body: &[u8]) -> Fault {
     let Ok(ErrorBody { error }) = serde_json::from_slice(body) else {
         return fault("runtime_error", format!("the runtime answered {status} without saying why"));
     };
+    named(error)
+}
+
+/// What Ship calls an error, in the words of the contract.
+pub fn named(error: ShipError) -> Fault {
     let passed_on = PASSED_ON.contains(&error.code.as_str());
     let mut out = fault(if passed_on { error.code.as_str() } else { "runtime_error" }, error.message);
     if error.details.is_object() {
@@ -116,7 +145,7 @@ fn forwarded(end: Result<ForwardEnd, RequestError>) -> Result<String, Fault> {
     let end = end.map_err(unanswered)?;
     match end.end.as_str() {
         "refused" => Err(refusal(end.status, &end.refusal.unwrap_or_default())),
-        "runtime_gone" => Err(fault("runtime_error", "the runtime went away during the download")),
+        "runtime_gone" => Err(fault("runtime_error", "the runtime went away while it streamed")),
         // A client that left has nothing more to be told.
         _ => Ok(json!({ "status": "ok", "bytes": end.bytes }).to_string()),
     }
@@ -157,7 +186,7 @@ struct PythonOutput<'a> {
     results: Vec<&'a RawValue>,
 }
 
-fn python(body: &str) -> Result<String, Fault> {
+pub fn python(body: &str) -> Result<String, Fault> {
     let answer: Python = parse(body)?;
     for string in [answer.output, answer.data.output.text] {
         if !string.get().starts_with('"') {
@@ -186,7 +215,7 @@ struct Shell<'a> {
     process_id: String,
 }
 
-fn shell(body: &str) -> Result<String, Fault> {
+pub fn shell(body: &str) -> Result<String, Fault> {
     text(body.len(), &parse::<Shell>(body)?)
 }
 
@@ -223,16 +252,16 @@ fn list_dir(body: &str) -> Result<String, Fault> {
     text(body.len(), &list)
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Fault> {
+pub fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Fault> {
     serde_json::from_str(body).map_err(nonsense)
 }
 
-fn nonsense(why: impl std::fmt::Display) -> Fault {
+pub fn nonsense(why: impl std::fmt::Display) -> Fault {
     fault("runtime_error", format!("the runtime's answer cannot be read: {why}"))
 }
 
 /// JSON text, in a buffer of about the right size: doubling one of many megabytes would cost as much again.
-fn text<T: Serialize>(about: usize, value: &T) -> Result<String, Fault> {
+pub fn text<T: Serialize>(about: usize, value: &T) -> Result<String, Fault> {
     let mut out = Vec::with_capacity(about + 512);
     serde_json::to_writer(&mut out, value).map_err(nonsense)?;
     String::from_utf8(out).map_err(nonsense)

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::{executions, processes};
 use crate::exports::bay::plugin::adapter::{CapabilitySpec, Manifest, OperationSpec};
 
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -18,7 +19,12 @@ pub fn manifest(config: &str) -> Result<Manifest, String> {
     let Config {} = serde_json::from_str(config).map_err(|e| e.to_string())?;
     let capabilities = vec![
         capability("python", "A Python interpreter that keeps its state between calls.", vec![python_exec()]),
-        capability("shell", "Commands in the sandbox's shell.", vec![shell_exec()]),
+        capability("shell", "Commands in the sandbox's shell.", {
+            let mut operations = vec![shell_exec()];
+            operations.extend(processes::describe());
+            operations
+        }),
+        capability("executions", "What runs and ran, for Bay's own routes.", executions::describe()),
         capability(
             "filesystem",
             "Files beneath the sandbox's workspace.",
@@ -32,7 +38,7 @@ fn capability(name: &str, summary: &str, operations: Vec<OperationSpec>) -> Capa
     CapabilitySpec { name: name.into(), summary: summary.into(), operations }
 }
 
-fn operation(name: &str, summary: &str, traits: &[&str], input: Value, output: Value) -> OperationSpec {
+pub fn operation(name: &str, summary: &str, traits: &[&str], input: Value, output: Value) -> OperationSpec {
     OperationSpec {
         name: name.into(),
         summary: summary.into(),
@@ -42,7 +48,7 @@ fn operation(name: &str, summary: &str, traits: &[&str], input: Value, output: V
     }
 }
 
-fn object(title: &str, required: &[&str], properties: Value) -> Value {
+pub fn object(title: &str, required: &[&str], properties: Value) -> Value {
     json!({ "$schema": DRAFT, "title": title, "type": "object", "required": required, "properties": properties })
 }
 
@@ -54,6 +60,12 @@ fn path(description: &str) -> Value {
 fn timeout() -> Value {
     json!({ "type": "integer", "minimum": 1, "maximum": 3600, "default": 30,
         "description": "Seconds the work may take, counted from when it starts." })
+}
+
+fn on_disconnect() -> Value {
+    json!({ "type": ["string", "null"], "enum": ["interrupt", "continue", null], "default": null,
+        "description": "Of a stream of events: what becomes of the work when its reader goes. `interrupt` where \
+            nothing is said." })
 }
 
 fn encoding() -> Value {
@@ -72,7 +84,9 @@ fn python_exec() -> OperationSpec {
             "include_code": { "type": "boolean", "default": false, "description": "Repeat `code` in the answer." },
             "context": { "type": "string", "enum": ["default"], "default": "default",
                 "description": "The one interpreter of the session." },
-            "expect_kernel": { "type": "null", "description": "Not in this version: refused rather than ignored." },
+            "expect_kernel": { "type": ["integer", "null"], "minimum": 0, "default": null,
+                "description": "Run only in the kernel with this `kernel_seq`, else 409 `state_lost`." },
+            "on_disconnect": on_disconnect(),
         }),
     );
     let output = object(
@@ -113,7 +127,7 @@ fn python_exec() -> OperationSpec {
             "code": { "type": ["string", "null"], "description": "The code, where `include_code` asked for it." },
         }),
     );
-    operation("exec", "Run Python code; variables stay until the session ends.", &["records"], input, output)
+    operation("exec", "Run Python code; variables stay until the session ends.", &["records", "streams"], input, output)
 }
 
 fn shell_exec() -> OperationSpec {
@@ -123,7 +137,8 @@ fn shell_exec() -> OperationSpec {
         json!({
             "command": { "type": "string", "minLength": 1, "description": "For a non-login shell without rc files.",
                 "examples": ["ls -la"] },
-            "timeout": timeout(),
+            "timeout": { "type": ["integer", "null"], "minimum": 1, "maximum": 3600, "description":
+                "Seconds the command may take: 30 where nothing is said, and no bound in the background." },
             "cwd": { "type": ["string", "null"], "format": "workspace-path", "default": null,
                 "description": "Working directory; the workspace itself where nothing is said." },
             "env": { "type": ["object", "null"], "default": null, "additionalProperties": { "type": "string" },
@@ -132,8 +147,9 @@ fn shell_exec() -> OperationSpec {
             "stdin": { "type": ["string", "null"], "default": null, "description": "Text for standard input." },
             "include_code": { "type": "boolean", "default": false,
                 "description": "Repeat `command` in the answer." },
-            "background": { "type": "boolean", "enum": [false], "default": false,
-                "description": "Not in this version: `true` is refused rather than ignored." },
+            "background": { "type": "boolean", "default": false,
+                "description": "Answer at once with a `process_id`, and let it run." },
+            "on_disconnect": on_disconnect(),
         }),
     );
     let output = object(
@@ -154,7 +170,7 @@ fn shell_exec() -> OperationSpec {
             "process_id": { "type": "string" },
         }),
     );
-    operation("exec", "Run a shell command and wait for it.", &["records"], input, output)
+    operation("exec", "Run a shell command.", &["records", "streams"], input, output)
 }
 
 fn read_file() -> OperationSpec {

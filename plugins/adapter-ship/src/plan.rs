@@ -1,13 +1,14 @@
 //! From a call to the request that serves it.
 
 use bay_ship_api::http::{
-    DeleteFileRequest, ListDirRequest, PythonExecRequest, ReadFileRequest, ShellExecRequest, Waiting,
+    DeleteFileRequest, ListDirRequest, PythonExecRequest, ReadFileRequest, ShellExecRequest,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::answer::{Reader, fault};
 use crate::bay::plugin::types::Fault;
+use crate::{executions, processes};
 use crate::exports::bay::plugin::adapter::{Action, Call, HttpRequest, Target};
 
 /// What to do, and how to read what comes of it.
@@ -39,14 +40,17 @@ struct PathInput {
 pub fn plan(call: &Call) -> Result<Plan, Fault> {
     match (call.capability.as_str(), call.operation.as_str()) {
         ("python", "exec") => {
-            // How long the client waits is the host's business.
-            let request = PythonExecRequest { waiting: Waiting::default(), ..input(call)? };
-            post(&["ipython", "exec"], &request, Reader::Python)
+            let mut request: PythonExecRequest = input(call)?;
+            request.waiting = executions::waiting(call, request.waiting);
+            executions::run(call, post(&["ipython", "exec"], &request, Reader::Python)?)
         }
         ("shell", "exec") => {
-            let request = ShellExecRequest { waiting: Waiting::default(), ..input(call)? };
-            post(&["shell", "exec"], &request, Reader::Shell)
+            let mut request: ShellExecRequest = input(call)?;
+            request.waiting = executions::waiting(call, request.waiting);
+            executions::run(call, post(&["shell", "exec"], &request, Reader::Shell)?)
         }
+        ("shell", operation) => processes::plan(call, operation),
+        ("executions", operation) => executions::plan(call, operation),
         ("filesystem", "read_file") => {
             post(&["fs", "read_file"], &input::<ReadFileRequest>(call)?, Reader::ReadFile)
         }
@@ -77,12 +81,12 @@ pub fn plan(call: &Call) -> Result<Plan, Fault> {
 }
 
 /// The host has validated the input; a mismatch here means that schema and code disagree.
-fn input<'a, T: Deserialize<'a>>(call: &'a Call) -> Result<T, Fault> {
+pub fn input<'a, T: Deserialize<'a>>(call: &'a Call) -> Result<T, Fault> {
     serde_json::from_str(&call.input)
         .map_err(|e| fault("validation_error", format!("the input does not fit this operation: {e}")))
 }
 
-fn request(method: &str, path: &[&str]) -> HttpRequest {
+pub fn request(method: &str, path: &[&str]) -> HttpRequest {
     HttpRequest {
         target: Target::Runtime,
         method: method.into(),
@@ -94,7 +98,7 @@ fn request(method: &str, path: &[&str]) -> HttpRequest {
     }
 }
 
-fn post<T: Serialize>(path: &[&str], body: &T, reader: Reader) -> Result<Plan, Fault> {
+pub fn post<T: Serialize>(path: &[&str], body: &T, reader: Reader) -> Result<Plan, Fault> {
     let body = serde_json::to_vec(body)
         .map_err(|e| fault("validation_error", format!("the input cannot be passed on: {e}")))?;
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];

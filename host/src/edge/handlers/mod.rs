@@ -6,7 +6,9 @@ pub mod capability;
 pub mod docs;
 pub mod executions;
 pub mod files;
+pub mod history;
 pub mod ops;
+pub mod processes;
 pub mod sandboxes;
 pub mod tokens;
 

@@ -7,9 +7,11 @@ mod key;
 mod sandbox;
 pub mod schema;
 mod token;
+mod update;
 
 pub use capability::{Capabilities, CapabilityOffer, CapabilityOperation};
 pub use create::{CreateSandbox, Start};
 pub use key::{CreateKey, CreatedKey, KeyList, KeyObject};
 pub use sandbox::{container_objects, sandbox_object};
 pub use token::{CreateToken, CreatedToken, TokenRequest};
+pub use update::{ExtendTtl, UpdateSandbox};
