@@ -10,6 +10,7 @@ mod document;
 mod errors;
 mod operations;
 mod refusals;
+mod shapes;
 
 pub use document::Document;
 pub use operations::{PluginOperation, plugin_operations};

@@ -1,9 +1,7 @@
-//! The shapes of bodies, for the document: what handlers and the store write as JSON, field by field. Tests hold
-//! real answers against them.
+//! Sandboxes.
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 /// A sandbox: the stable handle that a client holds.
@@ -108,7 +106,7 @@ pub struct CreateSandboxBody {
     #[schema(min_length = 1, max_length = 128)]
     pub locker: Option<String>,
     /// Seconds; null or 0: never, or the longest that the profile or tenant allows.
-    #[schema(minimum = 0, maximum = 3155760000)]
+    #[schema(minimum = 0, maximum = 3_155_760_000_u64)]
     pub ttl: Option<i64>,
     /// For people.
     #[schema(min_length = 1, max_length = 128)]
@@ -142,147 +140,6 @@ pub struct SandboxAction {
     pub status: String,
     /// How it stands now.
     pub sandbox: Sandbox,
-}
-
-/// The record of an execution.
-#[derive(Debug, ToSchema)]
-pub struct Execution {
-    /// `exe_…`
-    #[schema(example = "exe_01k0r3v8e0c1h4m6q9s2t5w7xy")]
-    pub execution_id: String,
-    /// Where it ran.
-    pub sandbox_id: String,
-    /// `running`, `succeeded`, `failed`, `error` or `lost`; more may come.
-    pub status: String,
-    /// The capability that was called.
-    pub capability: String,
-    /// The operation that was called.
-    pub operation: String,
-    /// In which session; null until known.
-    #[schema(required)]
-    pub session_seq: Option<i64>,
-    /// In which kernel; null but for Python.
-    #[schema(required)]
-    pub kernel_seq: Option<i64>,
-    /// What was run, where the profile's history keeps it.
-    #[schema(required)]
-    pub code: Option<String>,
-    /// As the client gave it.
-    #[schema(required)]
-    pub description: Option<String>,
-    /// As the client gave them.
-    #[schema(required)]
-    pub tags: Option<String>,
-    /// Null until it has ended.
-    #[schema(required)]
-    pub success: Option<bool>,
-    /// What it printed, where kept; at most 64 KiB.
-    #[schema(required)]
-    pub output: Option<String>,
-    /// What went wrong, for a person.
-    #[schema(required)]
-    pub error: Option<String>,
-    /// The answer that the POST gave, or would have given.
-    #[schema(required, value_type = Option<Object>)]
-    pub result: Option<Value>,
-    /// The answer was too large to keep.
-    pub result_dropped: bool,
-    /// How long it ran.
-    #[schema(required)]
-    pub execution_time_ms: Option<i64>,
-    /// The adapter that ran it.
-    pub plugin: String,
-    /// When it was recorded.
-    #[schema(format = DateTime)]
-    pub created_at: String,
-    /// When it ended.
-    #[schema(required, format = DateTime)]
-    pub ended_at: Option<String>,
-}
-
-/// An execution that goes on after the wait is over.
-#[derive(Debug, ToSchema)]
-pub struct Running {
-    /// `exe_…`; `GET …/executions/{id}` shows how it stands.
-    pub execution_id: String,
-    /// `running`
-    pub status: String,
-}
-
-/// One word.
-#[derive(Debug, ToSchema)]
-pub struct Word {
-    /// `ok` of `/health`; `ready` or `not_ready` of `/ready`.
-    #[schema(example = "ok")]
-    pub status: String,
-    /// `/ready`, with scope `ops`: part by part.
-    #[schema(nullable = false)]
-    pub parts: Option<BTreeMap<String, Value>>,
-}
-
-/// What sandboxes may be made of.
-#[derive(Debug, ToSchema)]
-pub struct Profile {
-    /// Its name.
-    #[schema(example = "python-default")]
-    pub id: String,
-    /// Of its first container, for drivers that have images.
-    #[schema(required)]
-    pub image: Option<String>,
-    /// Of its first container.
-    #[schema(required)]
-    pub resources: Option<Resources>,
-    /// Everything its containers offer, sorted.
-    pub capabilities: Vec<String>,
-    /// Seconds without a call after which a session ends.
-    pub idle_timeout: i64,
-    /// Longest TTL in seconds; null: none.
-    #[schema(required)]
-    pub max_ttl: Option<i64>,
-    /// For people.
-    #[schema(required)]
-    pub description: Option<String>,
-    /// With `detail`.
-    #[schema(nullable = false)]
-    pub containers: Option<Vec<ProfileContainer>>,
-    /// With `detail`: what the driver here can do beyond the contract.
-    #[schema(nullable = false)]
-    pub features: Option<Vec<String>>,
-}
-
-/// Bounds of a container.
-#[derive(Debug, ToSchema)]
-pub struct Resources {
-    /// Cores.
-    pub cpus: f64,
-    /// Bytes.
-    pub memory: i64,
-}
-
-/// A container of a profile.
-#[derive(Debug, ToSchema)]
-pub struct ProfileContainer {
-    /// Its name within the profile.
-    pub name: String,
-    /// Where it has one.
-    #[schema(required)]
-    pub image: Option<String>,
-    /// What it offers.
-    pub capabilities: Vec<String>,
-    /// Which of them it offers before any other container.
-    pub primary_for: Vec<String>,
-    /// What it may reach: `none`, `egress` or `internal`.
-    #[schema(example = "egress")]
-    pub network: String,
-    /// The plugin that speaks to its runtime.
-    pub adapter: String,
-}
-
-/// The tenant's profiles.
-#[derive(Debug, ToSchema)]
-pub struct ProfileList {
-    /// By id.
-    pub items: Vec<Profile>,
 }
 
 /// `limit` and `cursor` of a list, and its filters.
@@ -342,4 +199,30 @@ pub struct LookQuery {
 pub enum WaitFor {
     /// Ready or failed.
     Ready,
+}
+
+/// A JSON merge patch: what is absent stays, null takes away.
+#[derive(Debug, ToSchema)]
+#[schema(as = UpdateSandbox, example = json!({ "name": "report", "labels": { "team": "a", "old": null }, "expires_at": "2030-01-31T12:00:00.000Z" }))]
+pub struct UpdateSandboxBody {
+    /// For people.
+    #[schema(min_length = 1, max_length = 128)]
+    pub name: Option<String>,
+    /// By key; null takes a label away, and null for all of them takes all away.
+    pub labels: Option<BTreeMap<String, Option<String>>>,
+    /// May shorten, never past `max_ttl`; null: never, where that is allowed.
+    #[schema(format = DateTime)]
+    pub expires_at: Option<String>,
+    /// Seconds, where the profile allows it; null: the profile's.
+    #[schema(minimum = 1, maximum = 3_155_760_000_u64)]
+    pub idle_timeout: Option<i64>,
+}
+
+/// How much longer a sandbox is to live.
+#[derive(Debug, ToSchema)]
+#[schema(as = ExtendTtl, example = json!({ "extend_by": 3600 }))]
+pub struct ExtendTtlBody {
+    /// Seconds, from now or from its end, whichever is later.
+    #[schema(minimum = 1, maximum = 3_155_760_000_u64)]
+    pub extend_by: i64,
 }
