@@ -20,6 +20,8 @@ pub struct ServerConfig {
     pub hosts: Vec<String>,
     /// Largest body of a request.
     pub max_body: Size,
+    /// Largest upload and archive, as they are sent. A runtime has a bound of its own: Ship's is 1 GiB.
+    pub max_upload: Size,
 }
 
 impl Default for ServerConfig {
@@ -29,6 +31,7 @@ impl Default for ServerConfig {
             allow_anonymous: false,
             hosts: Vec::new(),
             max_body: Size::mib(8),
+            max_upload: Size::mib(1024),
         }
     }
 }

@@ -5,10 +5,13 @@
 pub mod answer;
 pub mod body;
 pub mod caller;
+pub mod form;
 pub mod handlers;
+pub mod incoming;
 pub mod input;
 pub mod middleware;
 pub mod openapi;
 pub mod router;
 pub mod server;
+pub mod websocket;
 pub mod wire;

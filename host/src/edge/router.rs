@@ -10,7 +10,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::handlers::{capability, executions, files, ops, sandboxes};
+use super::handlers::{capability, executions, files, ops, paths, sandboxes, terminal, transfer};
 use super::middleware::{authenticate, check_origin, identify, recognise};
 use super::openapi::ApiDoc;
 use crate::app::App;
@@ -26,6 +26,14 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(files::read, files::write, files::delete))
         .routes(routes!(files::list))
         .routes(routes!(files::download))
+        .routes(routes!(paths::edit))
+        .routes(routes!(paths::make_dir))
+        .routes(routes!(paths::rename))
+        .routes(routes!(paths::stat))
+        .routes(routes!(transfer::upload))
+        .routes(routes!(transfer::archive))
+        .routes(routes!(transfer::watch))
+        .routes(routes!(terminal::ws))
         .routes(routes!(capability::call))
         .routes(routes!(ops::profiles))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate));

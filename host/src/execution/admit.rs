@@ -23,8 +23,9 @@ use crate::time::{now_ms, rfc3339};
 
 /// Bound of an operation that has no timeout of its own: one file, one listing.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bound of an operation that streams: a large file over a slow line.
-const STREAM_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Bound of an operation that streams. What bounds one is how long it may pause, not how long it takes: a large file
+/// over a slow line, a terminal that somebody comes back to.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(7 * 86_400);
 /// Longest `description` and `tags` of an execution, in bytes.
 const MAX_NOTE: usize = 4096;
 
@@ -90,7 +91,7 @@ impl Admitted {
         if let Some(own) = self.own_timeout() {
             return own + DEADLINE_GRACE;
         }
-        if self.spec().is_ok_and(|op| op.spec.streams) { STREAM_TIMEOUT } else { CALL_TIMEOUT }
+        if self.spec().is_ok_and(|op| op.spec.streams || op.spec.upgrade) { STREAM_TIMEOUT } else { CALL_TIMEOUT }
     }
 }
 

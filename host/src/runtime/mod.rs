@@ -7,7 +7,12 @@
 
 mod client;
 mod connect;
+mod frames;
 mod performer;
+mod progress;
+mod relay;
+mod upgrade;
 
-pub use client::{RuntimeClient, RuntimeError, RuntimeResponse};
+pub use client::{RequestBody, RuntimeClient, RuntimeError, RuntimeResponse};
 pub use performer::{CallerRequest, Errand, Forwarded, RuntimePerformer, Unreached};
+pub use upgrade::{ClientUpgrade, Close, Endings};

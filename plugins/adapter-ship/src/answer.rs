@@ -3,23 +3,23 @@
 
 use std::borrow::Cow;
 
-use bay_ship_api::http::{Entry, ErrorBody, ListDirResponse, PythonErrorDetail, WriteFileResponse};
+use bay_ship_api::http::{ErrorBody, PythonErrorDetail};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::bay::plugin::types::Fault;
 use crate::exports::bay::plugin::adapter::{Action, Event, ForwardEnd, HttpResponse, RequestError};
+use crate::files;
 
 /// How a response will be read.
 pub enum Reader {
     Python,
     Shell,
-    ReadFile,
-    WriteFile,
-    DeleteFile,
-    ListDir,
-    Download,
+    /// One of the file operations.
+    Files(files::answer::Reader),
+    /// Bytes went past this plugin.
+    Forwarded,
 }
 
 /// Ship's codes that mean to a client what they say; any other becomes `runtime_error`.
@@ -60,7 +60,7 @@ pub fn confused(what: &str) -> Action {
 /// Reads an event.
 pub fn read(reader: Reader, event: Event) -> Action {
     let done = match (reader, event) {
-        (Reader::Download, Event::Forwarded(end)) => forwarded(end),
+        (Reader::Forwarded, Event::Forwarded(end)) => forwarded(end),
         (reader, Event::Responses(mut responses)) if responses.len() == 1 => match responses.remove(0) {
             Ok(response) => reply(reader, &response),
             Err(error) => Err(unanswered(error)),
@@ -86,11 +86,8 @@ fn reply(reader: Reader, response: &HttpResponse) -> Result<String, Fault> {
     match reader {
         Reader::Python => python(body),
         Reader::Shell => shell(body),
-        Reader::ReadFile => read_file(body),
-        Reader::WriteFile => text(256, &parse::<WriteFileResponse>(body)?),
-        Reader::DeleteFile => text(64, &parse::<Status>(body)?),
-        Reader::ListDir => list_dir(body),
-        Reader::Download => Err(nonsense("a download is not answered like this")),
+        Reader::Files(reader) => files::answer::read(reader, body),
+        Reader::Forwarded => Err(nonsense("what is forwarded is not answered like this")),
     }
 }
 
@@ -116,7 +113,7 @@ fn forwarded(end: Result<ForwardEnd, RequestError>) -> Result<String, Fault> {
     let end = end.map_err(unanswered)?;
     match end.end.as_str() {
         "refused" => Err(refusal(end.status, &end.refusal.unwrap_or_default())),
-        "runtime_gone" => Err(fault("runtime_error", "the runtime went away during the download")),
+        "runtime_gone" => Err(fault("runtime_error", "the runtime went away before the end")),
         // A client that left has nothing more to be told.
         _ => Ok(json!({ "status": "ok", "bytes": end.bytes }).to_string()),
     }
@@ -190,49 +187,16 @@ fn shell(body: &str) -> Result<String, Fault> {
     text(body.len(), &parse::<Shell>(body)?)
 }
 
-/// As Ship's own type, but with the content as it is: a file can be 8 MiB, and to decode it only to encode it again
-/// takes a large part of a second.
-#[derive(Deserialize, Serialize)]
-struct ReadFile<'a> {
-    #[serde(borrow)]
-    content: &'a RawValue,
-    path: String,
-    size: u64,
-    encoding: String,
-    etag: String,
-}
-
-fn read_file(body: &str) -> Result<String, Fault> {
-    let file: ReadFile = parse(body)?;
-    if !file.content.get().starts_with('"') {
-        return Err(nonsense("`content` is not a string"));
-    }
-    text(body.len(), &file)
-}
-
-#[derive(Deserialize, Serialize)]
-struct Status {
-    status: String,
-}
-
-/// Ship says `other` for sockets and the like, which the contract does not list: they are left out.
-fn list_dir(body: &str) -> Result<String, Fault> {
-    let mut list: ListDirResponse = parse(body)?;
-    let known = |e: &Entry| matches!(e.kind.as_str(), "file" | "directory" | "symlink");
-    list.entries.retain(known);
-    text(body.len(), &list)
-}
-
-fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Fault> {
+pub fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Fault> {
     serde_json::from_str(body).map_err(nonsense)
 }
 
-fn nonsense(why: impl std::fmt::Display) -> Fault {
+pub fn nonsense(why: impl std::fmt::Display) -> Fault {
     fault("runtime_error", format!("the runtime's answer cannot be read: {why}"))
 }
 
 /// JSON text, in a buffer of about the right size: doubling one of many megabytes would cost as much again.
-fn text<T: Serialize>(about: usize, value: &T) -> Result<String, Fault> {
+pub fn text<T: Serialize>(about: usize, value: &T) -> Result<String, Fault> {
     let mut out = Vec::with_capacity(about + 512);
     serde_json::to_writer(&mut out, value).map_err(nonsense)?;
     String::from_utf8(out).map_err(nonsense)

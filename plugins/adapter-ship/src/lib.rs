@@ -1,11 +1,13 @@
-//! Speaks Ship's HTTP: `python`, `shell` and `filesystem`.
+//! Speaks Ship's HTTP: `python`, `shell`, `filesystem` and `terminal`.
 //!
-//! Every operation is one request: [`plan`] makes it from the input, [`answer`] makes a reply or a fault of what
+//! Every operation is one request, or one forward whose bodies do not come in here: [`plan`] makes it from the input, [`answer`] makes a reply or a fault of what
 //! came back. [`describe`] says all of this in JSON Schema. None of it trusts what the runtime says.
 
 mod answer;
 mod describe;
+mod files;
 mod plan;
+mod terminal;
 
 use std::cell::Cell;
 

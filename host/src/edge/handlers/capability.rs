@@ -53,12 +53,26 @@ pub async fn run(
     input: Value,
     headers: HeaderMap,
 ) -> Response {
+    let caller = CallerRequest { headers, ..CallerRequest::default() };
+    run_with(app, context, sandbox_id, capability, operation, input, caller).await
+}
+
+/// The same for a request that has more to pass on than its head.
+pub async fn run_with(
+    app: &Arc<App>,
+    context: &OpContext,
+    sandbox_id: String,
+    capability: &str,
+    operation: &str,
+    input: Value,
+    caller: CallerRequest,
+) -> Response {
     let call = CallRequest {
         sandbox_id,
         capability: capability.to_owned(),
         operation: operation.to_owned(),
         input,
-        caller: CallerRequest { headers, body: None },
+        caller,
     };
     let stages = Arc::new(Stages::begin());
     let mut response = answer(invoke(app, context, call, &stages).await);
@@ -95,7 +109,9 @@ fn with_execution(mut response: Response, id: Option<HeaderValue>) -> Response {
 fn streamed(forwarded: Forwarded) -> Response {
     let Forwarded { status, headers, body } = forwarded;
     let chunks = stream::unfold(body, |mut body| async move { body.recv().await.map(|chunk| (chunk, body)) });
-    let mut response = Response::new(Body::from_stream(chunks));
+    // What follows a switch of protocols is no body.
+    let body = if status == StatusCode::SWITCHING_PROTOCOLS { Body::empty() } else { Body::from_stream(chunks) };
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

@@ -4,7 +4,10 @@ pub mod capability;
 pub mod executions;
 pub mod files;
 pub mod ops;
+pub mod paths;
 pub mod sandboxes;
+pub mod terminal;
+pub mod transfer;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;

@@ -1,6 +1,7 @@
 //! What clients send and get, apart from what adapters describe.
 
 mod create;
+pub mod files;
 mod sandbox;
 
 pub use create::{CreateSandbox, Start};
