@@ -11,12 +11,15 @@ use crate::auth::keys::ApiKey;
 use crate::auth::{Scope, SystemContext, Tenant};
 use crate::config::Config;
 use crate::driver::Driver;
+use crate::edge::idempotency::Turns;
 use crate::edge::middleware::AllowedHosts;
 use crate::error::{ApiError, ApiResult, Code};
+use crate::execution::Flights;
 use crate::plugins::Plugins;
-use crate::profile::ProfileSet;
+use crate::profile::Profiles;
 use crate::session::{SessionEnv, Sessions};
 use crate::store::{NewKey, Store, StoreError};
+use crate::streams::Streams;
 use crate::time::now_ms;
 
 /// A running Bay.
@@ -26,7 +29,7 @@ pub struct App {
     /// The source of truth.
     pub store: Store,
     /// What sandboxes are.
-    pub profiles: Arc<ProfileSet>,
+    pub profiles: Arc<Profiles>,
     /// What decides and plans.
     pub plugins: ArcSwap<Plugins>,
     /// What runs.
@@ -37,6 +40,12 @@ pub struct App {
     pub allowed_hosts: AllowedHosts,
     /// Calls in flight, of all tenants.
     pub slots: Arc<Semaphore>,
+    /// Executions under way.
+    pub flights: Arc<Flights>,
+    /// Requests with the same `Idempotency-Key` run one after the other.
+    pub turns: Arc<Turns>,
+    /// Streams that are open, by tenant.
+    pub streams: Streams,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -96,7 +105,20 @@ impl App {
         let sessions = Sessions::new(Arc::new(env));
         let plugins = ArcSwap::new(plugins);
         let slots = Arc::new(Semaphore::new(MAX_CALLS));
-        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts, slots })
+        let streams = Streams::new(Arc::clone(store.quotas()));
+        Arc::new(Self {
+            config,
+            store,
+            profiles,
+            plugins,
+            sessions,
+            driver,
+            allowed_hosts,
+            slots,
+            flights: Arc::default(),
+            turns: Arc::default(),
+            streams,
+        })
     }
 
     /// Whose key this is. An unknown id and a wrong secret take the same path and give the same answer.

@@ -25,6 +25,7 @@ pub mod runtime;
 pub mod sandbox;
 pub mod session;
 pub mod store;
+pub mod streams;
 
 pub mod background;
 

@@ -40,6 +40,7 @@ mod plugin_cache;
 pub mod plugins;
 pub mod procs;
 pub mod random;
+pub mod sse;
 mod subnet;
 pub mod wait;
 

@@ -22,9 +22,10 @@ use crate::driver::docker::DockerDriver;
 use crate::driver::local::LocalDriver;
 use crate::driver::{DockerOptions, Driver, LocalOptions};
 use crate::edge::{router, server};
+use crate::execution::follow;
 use crate::instance::Instance;
 use crate::plugins::Plugins;
-use crate::profile::{KnownPlugins, ProfileSet};
+use crate::profile::{KnownPlugins, ProfileSet, Profiles};
 use crate::session::{SessionEnv, adopt, recover};
 use crate::store::Store;
 use crate::telemetry;
@@ -59,8 +60,9 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     first_key(&app, args.key_file.as_deref()).await?;
 
     let ends = CancellationToken::new();
-    let house = background::run(app.store.clone(), app.config.history.clone(), ends.clone());
+    let house = background::run(Arc::clone(&app), ends.clone());
     let house = tokio::spawn(house);
+    let following = tokio::spawn(follow(Arc::clone(&app), ends.clone()));
     let recovery = tokio::spawn(recover(Arc::clone(&app.sessions), ends.clone()));
 
     let mut terminated = signal(SignalKind::terminate())?;
@@ -74,6 +76,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     house.await?;
     // Not waited for: it may be asking a driver that does not answer, and the next Bay finds the same work.
     recovery.abort();
+    following.abort();
     tracing::info!("stopped; sandboxes go on and are taken over at the next start");
     Ok(())
 }
@@ -102,10 +105,11 @@ async fn build(config: Config, address: SocketAddr) -> anyhow::Result<Arc<App>> 
     let profiles = ProfileSet::load(config.profiles_dir.as_deref(), &known)?;
     plugins.load_tenants(&host, &config.plugins, &profiles).await?;
 
+    store.quotas().store(Arc::new(profiles.quotas(config.quota)));
     let env = SessionEnv {
         driver,
         store,
-        profiles: Arc::new(profiles),
+        profiles: Arc::new(Profiles::new(profiles)),
         secret: instance.secret.clone(),
         instance_id: instance.id.clone(),
         start_timeout: *config.sessions.start_timeout,

@@ -1,6 +1,7 @@
 //! Configuration: defaults, then `bay.toml`, then `BAY_…` variables, then flags. Everything has a default.
 
 mod overlay;
+mod quota;
 mod sections;
 mod toml_file;
 mod units;
@@ -11,9 +12,10 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use quota::{Bound, QuotaConfig, Rate};
 pub use sections::{
-    Config, Connect, DockerConfig, DriverConfig, DriverKind, HistoryConfig, LogConfig, LogFormat,
-    PluginConfig, PluginLimits, ServerConfig, SessionsConfig, ShipConfig,
+    Config, Connect, DockerConfig, DriverConfig, DriverKind, HistoryConfig, HousekeepingConfig, LogConfig,
+    LogFormat, PluginConfig, PluginLimits, ServerConfig, SessionsConfig, ShipConfig,
 };
 pub use toml_file::{TomlError, TomlFile, nearest};
 pub use units::{Size, Span};
@@ -150,9 +152,21 @@ impl Config {
                 return Err(Wrong::new(&["docker", key], format!("must be from 1s to {}s", to.as_secs())));
             }
         }
+        let house = &self.housekeeping;
+        for (key, span, from, to) in [
+            ("every", house.every, Span::secs(1), Span::secs(3600)),
+            ("expired_grace", house.expired_grace, Span::secs(0), Span::secs(30 * 86_400)),
+            ("idempotency_keep", house.idempotency_keep, Span::secs(1), Span::secs(7 * 86_400)),
+        ] {
+            if span < from || span > to {
+                let message = format!("must be from {}s to {}s", from.as_secs(), to.as_secs());
+                return Err(Wrong::new(&["housekeeping", key], message));
+            }
+        }
         if self.history.per_sandbox == 0 {
             return Err(Wrong::new(&["history", "per_sandbox"], "must be at least 1".to_owned()));
         }
+        self.quota.check().map_err(|(key, message)| Wrong::new(&["quota", key], message.to_owned()))?;
         self.check_plugins()
     }
 

@@ -15,14 +15,19 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// Whether a request may be sent again without harm. Of the methods that change something only DELETE gives the same
+/// result twice, and what carries an `Idempotency-Key`.
+pub fn is_repeatable(method: &Method, headers: &HeaderMap) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE)
+        || (*method == Method::POST && headers.contains_key("idempotency-key"))
+}
+
 /// Writes the body of an error that a handler or a layer left behind.
-pub fn finish(response: Response, request_id: &str, method: &Method) -> Response {
+pub fn finish(response: Response, request_id: &str, repeatable: bool) -> Response {
     let Some(error) = response.extensions().get::<ApiError>().cloned() else {
         return response;
     };
-    // Of the methods that change something, only DELETE gives the same result twice.
-    let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE);
-    let mut written = (error.code.status(), Json(error.body(request_id, safe))).into_response();
+    let mut written = (error.code.status(), Json(error.body(request_id, repeatable))).into_response();
     merge(written.headers_mut(), response.headers());
     if let Some(wait) = error.retry_after {
         written.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));

@@ -7,6 +7,7 @@ pub mod body;
 pub mod caller;
 pub mod form;
 pub mod handlers;
+pub mod idempotency;
 pub mod incoming;
 pub mod input;
 pub mod middleware;

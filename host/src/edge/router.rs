@@ -10,7 +10,9 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::handlers::{capability, executions, files, ops, paths, sandboxes, terminal, transfer};
+use super::handlers::{
+    capability, executions, files, history, ops, paths, processes, sandboxes, terminal, transfer,
+};
 use super::middleware::{authenticate, check_origin, identify, recognise};
 use super::openapi::ApiDoc;
 use crate::app::App;
@@ -20,9 +22,21 @@ use crate::error::{ApiError, Code};
 pub fn router(app: Arc<App>) -> Router {
     let with_key = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(sandboxes::create, sandboxes::list))
-        .routes(routes!(sandboxes::get, sandboxes::delete))
+        .routes(routes!(sandboxes::get, sandboxes::update, sandboxes::delete))
+        .routes(routes!(sandboxes::extend_ttl))
+        .routes(routes!(sandboxes::keepalive))
         .routes(routes!(sandboxes::stop))
+        .routes(routes!(sandboxes::recover))
         .routes(routes!(executions::get))
+        .routes(routes!(executions::output))
+        .routes(routes!(executions::events))
+        .routes(routes!(executions::cancel))
+        .routes(routes!(history::list, history::clear))
+        .routes(routes!(history::last))
+        .routes(routes!(history::get, history::annotate))
+        .routes(routes!(processes::list))
+        .routes(routes!(processes::read, processes::kill))
+        .routes(routes!(processes::stdin))
         .routes(routes!(files::read, files::write, files::delete))
         .routes(routes!(files::list))
         .routes(routes!(files::download))

@@ -11,8 +11,10 @@ mod frames;
 mod performer;
 mod progress;
 mod relay;
+mod tap;
 mod upgrade;
 
 pub use client::{RequestBody, RuntimeClient, RuntimeError, RuntimeResponse};
 pub use performer::{CallerRequest, Errand, Forwarded, RuntimePerformer, Unreached};
+pub use tap::{Garbled, Tap};
 pub use upgrade::{ClientUpgrade, Close, Endings};

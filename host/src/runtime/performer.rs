@@ -22,7 +22,6 @@ use crate::runtime::RuntimeError;
 
 /// Response heads are rebuilt from this list; anything else a runtime says stays inside.
 const RESPONSE_HEADERS: [HeaderName; 8] = [
-    header::CACHE_CONTROL,
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,
     header::CONTENT_RANGE,
@@ -30,6 +29,8 @@ const RESPONSE_HEADERS: [HeaderName; 8] = [
     header::ETAG,
     header::LAST_MODIFIED,
     header::CONTENT_DISPOSITION,
+    // Of an execution's output: all there were, of which fewer may be kept.
+    HeaderName::from_static("x-output-total"),
 ];
 
 /// Of a client's own headers, a forward passes on these.
@@ -190,7 +191,8 @@ impl RuntimePerformer {
                 headers.push((HeaderName::from_static(name), value));
             }
         }
-        let body = body.or_else(|| plan.body.map(full)).unwrap_or_else(empty);
+        // What a plan says stands: rules may have changed what the caller sent.
+        let body = plan.body.map(full).or(body).unwrap_or_else(empty);
         Ok(RuntimeRequest { method, path: plan.path, query: plan.query, headers, body })
     }
 
@@ -305,7 +307,7 @@ where
     loop {
         let frame = tokio::select! {
             frame = tokio::time::timeout(STALL, body.frame()) => frame,
-            // A quiet stream is not kept open for a client that has gone.
+            // Noticed also while nothing comes: the runtime may have to stop what nobody waits for.
             () = chunks.closed() => return (bytes, "client_gone"),
         };
         let frame = match frame {

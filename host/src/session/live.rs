@@ -118,6 +118,11 @@ impl Lease {
         activity.touch();
         Self { live, activity }
     }
+
+    /// Another on the same session.
+    pub(crate) fn again(&self) -> Self {
+        Self::new(Arc::clone(&self.live), Arc::clone(&self.activity))
+    }
 }
 
 impl Drop for Lease {

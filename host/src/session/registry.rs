@@ -118,7 +118,16 @@ impl Sessions {
         }
     }
 
-    fn ready(&self, sandbox_id: &str) -> Option<Lease> {
+    /// The sandbox's expiry or idle time was changed: a running session is to end by the new ones.
+    pub fn refresh(&self, sandbox_id: &str) {
+        if let Some(handle) = self.tasks().get(sandbox_id) {
+            // Over the bound the task looks again before it ends anything, and expiry has the background, too.
+            let _full = handle.commands.try_send(Command::Refresh);
+        }
+    }
+
+    /// The session that is ready now, if one is; starts nothing.
+    pub fn ready(&self, sandbox_id: &str) -> Option<Lease> {
         let tasks = self.tasks();
         let handle = tasks.get(sandbox_id)?;
         let view = handle.view.borrow();

@@ -36,6 +36,8 @@ pub(super) enum Command {
     Stop(StopReply),
     /// Ask the runtimes how they are, if there are any.
     Probe(oneshot::Sender<()>),
+    /// Look at the sandbox's times again: they were changed.
+    Refresh,
 }
 
 pub(super) fn stopped_meanwhile() -> ApiError {
@@ -131,6 +133,8 @@ impl Task {
             }
             // Nothing runs that could be asked.
             Command::Probe(reply) => drop(reply),
+            // Times matter while it is ready, which begins with a look at them.
+            Command::Refresh => {}
         }
     }
 
@@ -151,6 +155,7 @@ impl Task {
                         cancel.cancel();
                     }
                     Some(Command::Probe(reply)) => drop(reply),
+                    Some(Command::Refresh) => {}
                     None => cancel.cancel(),
                 },
             }
@@ -187,6 +192,7 @@ impl Task {
             return self.apply(Event::Stop, |_| {});
         };
         let env = Arc::clone(&self.env);
+        self.refresh().await;
         let mut died = std::pin::pin!(env.first_death(&live));
         let mut probe = tokio::time::interval(self.env.probe_interval);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -200,17 +206,27 @@ impl Task {
                         self.probe(&live).await;
                         let _gone = reply.send(());
                     }
+                    Some(Command::Refresh) => self.refresh().await,
                     None => return self.apply(Event::Stop, |_| {}),
                 },
                 reason = &mut died => return self.lost(&live, &reason).await,
                 _ = probe.tick() => self.probe(&live).await,
                 () = tokio::time::sleep_until(ends) => {
-                    // A call may have come in between; only real idleness, or expiry, ends a session.
+                    // A call may have come in between, or a longer life; only real idleness, or expiry, ends a
+                    // session.
+                    self.refresh().await;
                     if self.env.time_left(&self.sandbox, self.activity.last_used()).is_zero() {
                         return self.apply(Event::Stop, |_| {});
                     }
                 }
             }
+        }
+    }
+
+    /// Takes over what clients changed of the sandbox; where the store does not say, what was known stays.
+    async fn refresh(&mut self) {
+        if let Ok(row) = self.env.store.get_sandbox(&self.sandbox.tenant, &self.sandbox.id).await {
+            self.sandbox = row;
         }
     }
 

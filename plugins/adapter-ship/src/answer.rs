@@ -3,14 +3,14 @@
 
 use std::borrow::Cow;
 
-use bay_ship_api::http::{ErrorBody, PythonErrorDetail};
+use bay_ship_api::http::{ErrorBody, PythonErrorDetail, ShipError, StdinResponse};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::bay::plugin::types::Fault;
 use crate::exports::bay::plugin::adapter::{Action, Event, ForwardEnd, HttpResponse, RequestError};
-use crate::files;
+use crate::{executions, files, processes};
 
 /// How a response will be read.
 pub enum Reader {
@@ -18,8 +18,20 @@ pub enum Reader {
     Shell,
     /// One of the file operations.
     Files(files::answer::Reader),
-    /// Bytes went past this plugin.
+    /// An execution's end, asked for after its events have gone to the caller.
+    Streamed { execution_id: String, seconds: u64 },
+    /// The record of an execution.
+    Record,
+    /// Bytes went past this plugin, and nothing follows.
     Forwarded,
+    /// The list of background processes.
+    Processes,
+    /// One of them, whole or with a piece of its output.
+    Process,
+    /// What it took of its input.
+    Stdin,
+    /// A cancellation that has been taken.
+    Cancelled,
 }
 
 /// Ship's codes that mean to a client what they say; any other becomes `runtime_error`.
@@ -73,7 +85,7 @@ pub fn read(reader: Reader, event: Event) -> Action {
     }
 }
 
-fn unanswered(error: RequestError) -> Fault {
+pub fn unanswered(error: RequestError) -> Fault {
     let kind = if error.kind == "timeout" { "timeout" } else { "runtime_error" };
     fault(kind, format!("the runtime gave no answer: {}", error.message))
 }
@@ -87,15 +99,25 @@ fn reply(reader: Reader, response: &HttpResponse) -> Result<String, Fault> {
         Reader::Python => python(body),
         Reader::Shell => shell(body),
         Reader::Files(reader) => files::answer::read(reader, body),
-        Reader::Forwarded => Err(nonsense("what is forwarded is not answered like this")),
+        Reader::Record => executions::record(body),
+        Reader::Processes => processes::list(body),
+        Reader::Process => text(body.len(), &parse::<processes::Piece>(body)?),
+        Reader::Stdin => text(256, &parse::<StdinResponse>(body)?),
+        Reader::Cancelled => Ok(json!({ "status": "ok" }).to_string()),
+        Reader::Forwarded | Reader::Streamed { .. } => Err(nonsense("a stream is not answered like this")),
     }
 }
 
 /// What a status other than 200 means.
-fn refusal(status: u16, body: &[u8]) -> Fault {
+pub fn refusal(status: u16, body: &[u8]) -> Fault {
     let Ok(ErrorBody { error }) = serde_json::from_slice(body) else {
         return fault("runtime_error", format!("the runtime answered {status} without saying why"));
     };
+    named(error)
+}
+
+/// What Ship calls an error, in the words of the contract.
+pub fn named(error: ShipError) -> Fault {
     let passed_on = PASSED_ON.contains(&error.code.as_str());
     let mut out = fault(if passed_on { error.code.as_str() } else { "runtime_error" }, error.message);
     if error.details.is_object() {
@@ -113,7 +135,7 @@ fn forwarded(end: Result<ForwardEnd, RequestError>) -> Result<String, Fault> {
     let end = end.map_err(unanswered)?;
     match end.end.as_str() {
         "refused" => Err(refusal(end.status, &end.refusal.unwrap_or_default())),
-        "runtime_gone" => Err(fault("runtime_error", "the runtime went away before the end")),
+        "runtime_gone" => Err(fault("runtime_error", "the runtime went away while it streamed")),
         // A client that left has nothing more to be told.
         _ => Ok(json!({ "status": "ok", "bytes": end.bytes }).to_string()),
     }
@@ -154,7 +176,7 @@ struct PythonOutput<'a> {
     results: Vec<&'a RawValue>,
 }
 
-fn python(body: &str) -> Result<String, Fault> {
+pub fn python(body: &str) -> Result<String, Fault> {
     let answer: Python = parse(body)?;
     for string in [answer.output, answer.data.output.text] {
         if !string.get().starts_with('"') {
@@ -183,7 +205,7 @@ struct Shell<'a> {
     process_id: String,
 }
 
-fn shell(body: &str) -> Result<String, Fault> {
+pub fn shell(body: &str) -> Result<String, Fault> {
     text(body.len(), &parse::<Shell>(body)?)
 }
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::exports::bay::plugin::adapter::{CapabilitySpec, Manifest, OperationSpec};
-use crate::{files, terminal};
+use crate::{executions, files, processes, terminal};
 
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 
@@ -17,7 +17,12 @@ pub fn manifest(config: &str) -> Result<Manifest, String> {
     let Config {} = serde_json::from_str(config).map_err(|e| e.to_string())?;
     let capabilities = vec![
         capability("python", "A Python interpreter that keeps its state between calls.", vec![python_exec()]),
-        capability("shell", "Commands in the sandbox's shell.", vec![shell_exec()]),
+        capability("shell", "Commands in the sandbox's shell.", {
+            let mut operations = vec![shell_exec()];
+            operations.extend(processes::describe());
+            operations
+        }),
+        capability("executions", "What runs and ran, for Bay's own routes.", executions::describe()),
         files::describe::capability(),
         terminal::capability(),
     ];
@@ -52,6 +57,12 @@ fn timeout() -> Value {
         "description": "Seconds the work may take, counted from when it starts." })
 }
 
+fn on_disconnect() -> Value {
+    json!({ "type": ["string", "null"], "enum": ["interrupt", "continue", null], "default": null,
+        "description": "Of a stream of events: what becomes of the work when its reader goes. `interrupt` where \
+            nothing is said." })
+}
+
 fn python_exec() -> OperationSpec {
     let input = object(
         "Python code to run",
@@ -63,7 +74,9 @@ fn python_exec() -> OperationSpec {
             "include_code": { "type": "boolean", "default": false, "description": "Repeat `code` in the answer." },
             "context": { "type": "string", "enum": ["default"], "default": "default",
                 "description": "The one interpreter of the session." },
-            "expect_kernel": { "type": "null", "description": "Not in this version: refused rather than ignored." },
+            "expect_kernel": { "type": ["integer", "null"], "minimum": 0, "default": null,
+                "description": "Run only in the kernel with this `kernel_seq`, else 409 `state_lost`." },
+            "on_disconnect": on_disconnect(),
         }),
     );
     let output = object(
@@ -104,7 +117,7 @@ fn python_exec() -> OperationSpec {
             "code": { "type": ["string", "null"], "description": "The code, where `include_code` asked for it." },
         }),
     );
-    operation("exec", "Run Python code; variables stay until the session ends.", &["records"], input, output)
+    operation("exec", "Run Python code; variables stay until the session ends.", &["records", "streams"], input, output)
 }
 
 fn shell_exec() -> OperationSpec {
@@ -114,7 +127,8 @@ fn shell_exec() -> OperationSpec {
         json!({
             "command": { "type": "string", "minLength": 1, "description": "For a non-login shell without rc files.",
                 "examples": ["ls -la"] },
-            "timeout": timeout(),
+            "timeout": { "type": ["integer", "null"], "minimum": 1, "maximum": 3600, "description":
+                "Seconds the command may take: 30 where nothing is said, and no bound in the background." },
             "cwd": { "type": ["string", "null"], "format": "workspace-path", "default": null,
                 "description": "Working directory; the workspace itself where nothing is said." },
             "env": { "type": ["object", "null"], "default": null, "additionalProperties": { "type": "string" },
@@ -123,8 +137,9 @@ fn shell_exec() -> OperationSpec {
             "stdin": { "type": ["string", "null"], "default": null, "description": "Text for standard input." },
             "include_code": { "type": "boolean", "default": false,
                 "description": "Repeat `command` in the answer." },
-            "background": { "type": "boolean", "enum": [false], "default": false,
-                "description": "Not in this version: `true` is refused rather than ignored." },
+            "background": { "type": "boolean", "default": false,
+                "description": "Answer at once with a `process_id`, and let it run." },
+            "on_disconnect": on_disconnect(),
         }),
     );
     let output = object(
@@ -145,5 +160,5 @@ fn shell_exec() -> OperationSpec {
             "process_id": { "type": "string" },
         }),
     );
-    operation("exec", "Run a shell command and wait for it.", &["records"], input, output)
+    operation("exec", "Run a shell command.", &["records", "streams"], input, output)
 }

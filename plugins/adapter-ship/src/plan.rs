@@ -1,12 +1,12 @@
 //! From a call to the request that serves it.
 
-use bay_ship_api::http::{PythonExecRequest, ShellExecRequest, Waiting};
+use bay_ship_api::http::{PythonExecRequest, ShellExecRequest};
 use serde::{Deserialize, Serialize};
 
 use crate::answer::{Reader, fault};
 use crate::bay::plugin::types::Fault;
 use crate::exports::bay::plugin::adapter::{Action, Call, HttpRequest, Target};
-use crate::{files, terminal};
+use crate::{executions, files, processes, terminal};
 
 /// What to do, and how to read what comes of it.
 pub struct Plan {
@@ -18,14 +18,17 @@ pub struct Plan {
 pub fn plan(call: &Call) -> Result<Plan, Fault> {
     match (call.capability.as_str(), call.operation.as_str()) {
         ("python", "exec") => {
-            // How long the client waits is the host's business.
-            let request = PythonExecRequest { waiting: Waiting::default(), ..input(call)? };
-            post(&["ipython", "exec"], &request, Reader::Python)
+            let mut request: PythonExecRequest = input(call)?;
+            request.waiting = executions::waiting(call, request.waiting);
+            executions::run(call, post(&["ipython", "exec"], &request, Reader::Python)?)
         }
         ("shell", "exec") => {
-            let request = ShellExecRequest { waiting: Waiting::default(), ..input(call)? };
-            post(&["shell", "exec"], &request, Reader::Shell)
+            let mut request: ShellExecRequest = input(call)?;
+            request.waiting = executions::waiting(call, request.waiting);
+            executions::run(call, post(&["shell", "exec"], &request, Reader::Shell)?)
         }
+        ("shell", operation) => processes::plan(call, operation),
+        ("executions", operation) => executions::plan(call, operation),
         ("filesystem", _) => files::plan::plan(call),
         ("terminal", "ws") => terminal::plan(call),
         _ => Err(unknown(call)),

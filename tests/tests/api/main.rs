@@ -7,6 +7,10 @@ mod executions;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod idempotency;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
 mod ops;
 #[cfg(test)]
 mod python;
@@ -16,3 +20,5 @@ mod sandboxes;
 mod shell;
 #[cfg(test)]
 mod stages;
+#[cfg(test)]
+mod streaming;

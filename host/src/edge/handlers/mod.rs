@@ -3,8 +3,10 @@
 pub mod capability;
 pub mod executions;
 pub mod files;
+pub mod history;
 pub mod ops;
 pub mod paths;
+pub mod processes;
 pub mod sandboxes;
 pub mod terminal;
 pub mod transfer;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 
 use super::files::{self, CAPABILITY};
@@ -100,7 +100,11 @@ pub async fn watch(
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    files::by_query(app, context, id, raw, headers, "watch").await
+    let mut response = files::by_query(app, context, id, raw, headers, "watch").await;
+    // Neither kept nor held up on its way.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
 }
 
 /// Passes a body on. Where the client broke it, that is the answer, whatever the runtime made of it.

@@ -466,7 +466,13 @@ fn history_is_pruned_by_age_and_number_but_never_what_runs() {
                     .unwrap();
             }
         }
-        let limits = HistoryLimits { before: 3, per_sandbox: 5 };
+        let limits = HistoryLimits {
+            before: 3,
+            per_sandbox: 5,
+            sandbox_bytes: u64::MAX,
+            tenant_bytes: u64::MAX,
+            unlisted_before: 0,
+        };
         assert_eq!(store.prune_executions(&system(), limits).await.unwrap(), 4);
         assert_eq!(store.prune_executions(&system(), limits).await.unwrap(), 0);
         let left =
