@@ -1,5 +1,6 @@
 //! One recipe a route.
 
+pub mod admin_keys;
 pub mod capability;
 pub mod executions;
 pub mod files;
@@ -9,6 +10,7 @@ pub mod paths;
 pub mod processes;
 pub mod sandboxes;
 pub mod terminal;
+pub mod tokens;
 pub mod transfer;
 
 use axum::extract::{FromRequestParts, Path};

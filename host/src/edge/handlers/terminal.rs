@@ -23,6 +23,7 @@ use http::{HeaderMap, header};
 use super::{Ids, capability, files};
 use crate::app::App;
 use crate::auth::OpContext;
+use crate::auth::token::is_token;
 use crate::edge::caller::Guest;
 use crate::edge::openapi::refusals;
 use crate::edge::websocket::{BEARER, Handshake, tokens};

@@ -3,6 +3,7 @@
 mod crash;
 mod files;
 mod idempotency;
+mod keys;
 mod model;
 mod rows;
 mod workers;
