@@ -6,6 +6,7 @@
 //! [`Driver::dial`]: crate::driver::Driver::dial
 
 mod client;
+mod conditional;
 mod connect;
 mod frames;
 mod performer;

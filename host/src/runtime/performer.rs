@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::client::{RequestBody, RuntimeClient, RuntimeRequest, collect, empty, full};
+use super::conditional::is_known;
 use super::progress::Progress;
 use super::upgrade::{self, ClientUpgrade};
 use crate::driver::{ContainerStatus, DriverError};
@@ -274,6 +275,13 @@ impl Performer for RuntimePerformer {
             }
         }
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if is_known(&asked, head.status, &headers) {
+            headers.remove(header::CONTENT_LENGTH);
+            headers.remove(header::CONTENT_TYPE);
+            // The channel's other end goes at once: there is no body.
+            let _gone = to_client.send(Forwarded { status: StatusCode::NOT_MODIFIED, headers, body: receiver });
+            return Ok(ForwardEnd { status, bytes: 0, end: "complete".to_owned(), refusal: None });
+        }
         if to_client.send(Forwarded { status: head.status, headers, body: receiver }).is_err() {
             return Ok(ForwardEnd { status, bytes: 0, end: "client_gone".to_owned(), refusal: None });
         }
