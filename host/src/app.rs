@@ -38,14 +38,14 @@ pub struct App {
     pub allowed_hosts: AllowedHosts,
     /// Calls in flight, of all tenants.
     pub slots: Arc<Semaphore>,
-    /// What keys and tokens are checked with.
-    pub credentials: Credentials,
     /// Executions under way.
     pub flights: Arc<Flights>,
     /// Requests with the same `Idempotency-Key` run one after the other.
     pub turns: Arc<Turns>,
     /// Streams that are open, by tenant.
     pub streams: Streams,
+    /// What keys and tokens are checked with.
+    pub credentials: Credentials,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -106,10 +106,10 @@ impl App {
             driver,
             allowed_hosts,
             slots,
-            credentials,
             flights: Arc::default(),
             turns: Arc::default(),
             streams,
+            credentials,
         })
     }
 

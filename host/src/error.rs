@@ -222,8 +222,6 @@ impl From<Conflict> for ApiError {
                 Self::new(Code::SandboxExpired, "the sandbox's time is up; make a new one")
                     .with(json!({ "expires_at": crate::time::rfc3339(expires_at) }))
             }
-            Conflict::TooManyKeys { limit, used } => Self::new(Code::QuotaExceeded, error.message)
-                .with(json!({ "quota": "keys", "limit": limit, "used": used })),
             Conflict::TtlInfinite => Self::new(
                 Code::SandboxTtlInfinite,
                 "the sandbox never expires, so there is nothing to extend",
@@ -232,6 +230,8 @@ impl From<Conflict> for ApiError {
                 "extend_by",
                 format!("this sandbox may live until {} at most", crate::time::rfc3339(latest)),
             ),
+            Conflict::TooManyKeys { limit, used } => Self::new(Code::QuotaExceeded, error.message)
+                .with(json!({ "quota": "keys", "limit": limit, "used": used })),
             Conflict::SessionLive
             | Conflict::Stale
             | Conflict::NameTaken

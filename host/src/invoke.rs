@@ -82,11 +82,13 @@ pub async fn invoke(
     let admitted = passed(stages, Stage::Admit, admitted)?;
     let admitted = passed(stages, Stage::Rules, admit::rules(context, admitted).await)?;
     let routed = passed(stages, Stage::Route, admit::route(app, admitted).await)?;
+    routed.check_upgrade(caller.upgrade.is_some())?;
     if wants == Wants::AnswerIfAwake && app.sessions.ready(&sandbox_id).is_none() {
         return Ok(Answer::Asleep);
     }
     // Work outlives its client, so it is work that is bounded, not connections.
     let slot = dispatch::slot(app)?;
+    let stream = routed.is_stream().then(|| app.streams.open(&context.tenant)).transpose()?;
     let execution_id = routed.admitted.is_recorded().then(|| Kind::Execution.mint());
     let flying = execution_id.as_deref().map(|id| app.flights.begin(id));
     let recorded = Recorded::intend(app, context, &routed, execution_id.clone()).await;
@@ -101,6 +103,7 @@ pub async fn invoke(
         flying,
         at: None,
         _slot: slot,
+        _stream: stream,
     };
     if wants == Wants::Events && execution_id.is_some() {
         let (listener, events) = Listener::of(&routed);
@@ -135,6 +138,7 @@ pub(crate) async fn follow_up(
         flying: None,
         at: Some(lease),
         _slot: dispatch::slot(app)?,
+        _stream: None,
     };
     let recorded = Recorded::Known { id: id.to_owned() };
     if wants == Wants::Events {

@@ -36,6 +36,7 @@ pub mod golden;
 pub mod http;
 pub mod images;
 pub mod leaks;
+pub mod live;
 pub mod net;
 pub mod openapi;
 mod plugin_cache;
@@ -45,6 +46,7 @@ pub mod random;
 pub mod sse;
 mod subnet;
 pub mod wait;
+pub mod ws;
 
 pub use api::{Client, Sandbox};
 pub use bay::{Bay, Refused, bay_command};

@@ -47,7 +47,7 @@ pub async fn call(
         Err(error) => return error.into_response(),
     };
     let wants = if wants_events(&headers) { Wants::Events } else { Wants::Answer };
-    let caller = CallerRequest { headers, body: None };
+    let caller = CallerRequest { headers, ..CallerRequest::default() };
     let call = CallRequest { sandbox_id, capability, operation, input, caller, wants };
     respond(&app, &context, call).await
 }
@@ -71,12 +71,26 @@ pub async fn run(
     input: Value,
     headers: HeaderMap,
 ) -> Response {
+    let caller = CallerRequest { headers, ..CallerRequest::default() };
+    run_with(app, context, sandbox_id, capability, operation, input, caller).await
+}
+
+/// The same for a request that has more to pass on than its head.
+pub async fn run_with(
+    app: &Arc<App>,
+    context: &OpContext,
+    sandbox_id: String,
+    capability: &str,
+    operation: &str,
+    input: Value,
+    caller: CallerRequest,
+) -> Response {
     let call = CallRequest {
         sandbox_id,
         capability: capability.to_owned(),
         operation: operation.to_owned(),
         input,
-        caller: CallerRequest { headers, body: None },
+        caller,
         wants: Wants::Answer,
     };
     respond(app, context, call).await
@@ -106,7 +120,9 @@ pub fn answer(answer: Answer) -> Response {
             (StatusCode::ACCEPTED, body).into_response()
         }
         Answer::Stream(Forwarded { status, headers, body }) => {
-            let mut response = Response::new(streamed(body));
+            // What follows a switch of protocols is no body.
+            let switched = status == StatusCode::SWITCHING_PROTOCOLS;
+            let mut response = Response::new(if switched { Body::empty() } else { streamed(body) });
             *response.status_mut() = status;
             *response.headers_mut() = headers;
             response

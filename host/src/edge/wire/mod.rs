@@ -3,6 +3,7 @@
 mod capability;
 mod create;
 mod fields;
+pub mod files;
 mod key;
 mod sandbox;
 pub mod schema;
