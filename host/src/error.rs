@@ -24,10 +24,10 @@ pub enum Retry {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal, $retry:ident;)*) => {
+    ($(#[doc = $doc:literal] $name:ident = $text:literal, $status:literal, $retry:ident;)*) => {
         /// Every error code of the REST contract.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Code { $($(#[$doc])* $name,)* }
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code { $(#[doc = $doc] $name,)* }
 
         impl Code {
             /// Every code, in the order of the contract's table.
@@ -36,6 +36,11 @@ macro_rules! codes {
             /// Text in an answer, status, and when a repeat makes sense.
             pub fn row(self) -> (&'static str, u16, Retry) {
                 match self { $(Code::$name => ($text, $status, Retry::$retry),)* }
+            }
+
+            /// What it means, in a few words.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Code::$name => $doc.trim().trim_end_matches('.'),)* }
             }
         }
     };

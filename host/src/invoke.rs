@@ -83,11 +83,13 @@ pub async fn invoke(
     let admitted = passed(stages, Stage::Rules, admit::rules(context, admitted).await)?;
     let admitted = admitted.make_room(app, caller.announced()).await?;
     let routed = passed(stages, Stage::Route, admit::route(app, admitted).await)?;
+    routed.check_upgrade(caller.upgrade.is_some())?;
     if wants == Wants::AnswerIfAwake && app.sessions.ready(&sandbox_id).is_none() {
         return Ok(Answer::Asleep);
     }
     // Work outlives its client, so it is work that is bounded, not connections.
     let slot = dispatch::slot(app)?;
+    let stream = routed.is_stream().then(|| app.streams.open(&context.tenant)).transpose()?;
     let execution_id = routed.admitted.is_recorded().then(|| Kind::Execution.mint());
     let flying = execution_id.as_deref().map(|id| app.flights.begin(id));
     let recorded = Recorded::intend(app, context, &routed, execution_id.clone()).await;
@@ -102,6 +104,7 @@ pub async fn invoke(
         flying,
         at: None,
         _slot: slot,
+        _stream: stream,
     };
     if wants == Wants::Events && execution_id.is_some() {
         let (listener, events) = Listener::of(&routed);
@@ -136,6 +139,7 @@ pub(crate) async fn follow_up(
         flying: None,
         at: Some(lease),
         _slot: dispatch::slot(app)?,
+        _stream: None,
     };
     let recorded = Recorded::Known { id: id.to_owned() };
     if wants == Wants::Events {

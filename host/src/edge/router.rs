@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::handlers::{
-    admin_keys, audit as audit_log, capability, executions, files, history, lockers, ops, processes,
-    sandboxes, tokens,
+    admin_keys, audit as audit_log, capabilities, capability, docs, executions, files, history, lockers, ops,
+    paths, processes, sandboxes, terminal, tokens, transfer,
 };
 use super::middleware::{as_operator, audit, authenticate, check_origin, identify, recognise};
-use super::openapi::ApiDoc;
+use super::openapi::{ApiDoc, Document};
 use crate::app::App;
 use crate::error::{ApiError, Code};
 
@@ -43,6 +43,14 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(files::read, files::write, files::delete))
         .routes(routes!(files::list))
         .routes(routes!(files::download))
+        .routes(routes!(paths::edit))
+        .routes(routes!(paths::make_dir))
+        .routes(routes!(paths::rename))
+        .routes(routes!(paths::stat))
+        .routes(routes!(transfer::upload))
+        .routes(routes!(transfer::archive))
+        .routes(routes!(transfer::watch))
+        .routes(routes!(terminal::ws))
         .routes(routes!(capability::call))
         .routes(routes!(lockers::create, lockers::list))
         .routes(routes!(lockers::get, lockers::update, lockers::delete))
@@ -53,6 +61,7 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(audit_log::entries))
         .routes(routes!(audit_log::failures))
         .routes(routes!(ops::profiles))
+        .routes(routes!(capabilities::list))
         .routes(routes!(admin_keys::create, admin_keys::list))
         .routes(routes!(admin_keys::get, admin_keys::revoke))
         .layer(from_fn_with_state(Arc::clone(&app), audit))
@@ -60,10 +69,14 @@ pub fn router(app: Arc<App>) -> Router {
     let open = OpenApiRouter::new()
         .routes(routes!(ops::health))
         .routes(routes!(ops::ready))
+        .routes(routes!(docs::openapi))
+        .routes(routes!(docs::page))
+        .routes(routes!(docs::file))
         .layer(from_fn_with_state(Arc::clone(&app), recognise));
-    // The document is not served yet.
-    let (routes, _document) = with_key.merge(open).split_for_parts();
+    let (routes, generated) = with_key.merge(open).split_for_parts();
+    let document = Arc::new(Document::new(&generated, &app.plugins.load()));
     routes
+        .layer(Extension(document))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&app), check_origin))

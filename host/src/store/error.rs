@@ -152,6 +152,9 @@ pub enum Conflict {
     /// There is such an id already.
     #[error("there is such an id already")]
     IdTaken,
+    /// The idempotency key came with another body before.
+    #[error("this Idempotency-Key was used with another body; use a new one for a new request")]
+    KeyReused,
     /// The tenant has as many valid API keys as a tenant may have.
     #[error("the tenant has {used} valid API keys, at most {limit} are possible; revoke some")]
     TooManyKeys {
@@ -160,9 +163,6 @@ pub enum Conflict {
         /// How many it has.
         used: u64,
     },
-    /// The idempotency key came with another body before.
-    #[error("this Idempotency-Key was used with another body; use a new one for a new request")]
-    KeyReused,
 }
 
 impl From<rusqlite::Error> for StoreError {

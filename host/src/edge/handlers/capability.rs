@@ -18,6 +18,7 @@ use crate::auth::OpContext;
 use crate::edge::body;
 use crate::edge::caller::Guest;
 use crate::edge::openapi::refusals;
+use crate::edge::wire::schema::Running;
 use crate::error::ApiError;
 use crate::execution::{Stages, events};
 use crate::invoke::{Answer, CallRequest, Wants, invoke};
@@ -25,8 +26,11 @@ use crate::runtime::{CallerRequest, Forwarded};
 
 refusals!(Call: ValidationError, CapabilityNotSupported, DeniedByRule, NotFound, Conflict, SandboxExpired, StateLost, PayloadTooLarge, UnsupportedMediaType, Busy, RuntimeError, PluginError, SessionNotReady, Timeout);
 
-/// `POST /v1/sandboxes/{id}/{capability}/{operation}`
-#[utoipa::path(post, path = "/v1/sandboxes/{id}/{capability}/{operation}", tag = "capabilities", params(("id" = String, Path, description = "`sbx_…`"), ("capability" = String, Path), ("operation" = String, Path)), responses((status = 200, description = "what the operation answers; an execution's events where `Accept: text/event-stream` asks for them"), (status = 202, description = "not within `wait`: the execution goes on"), Call))]
+/// Call an operation of a capability
+///
+/// With the JSON that its schema asks for: `GET /v1/capabilities` lists them, and this document has a path for each
+/// when it is asked for with a key.
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/{capability}/{operation}", tag = "capabilities", params(("id" = String, Path, description = "`sbx_…`"), ("capability" = String, Path), ("operation" = String, Path)), request_body = Option<std::collections::BTreeMap<String, Value>>, responses((status = 200, description = "what the operation answers; an execution's events where `Accept: text/event-stream` asks for them", body = std::collections::BTreeMap<String, Value>), (status = 202, description = "not within `wait`: the execution goes on", body = Running), Call))]
 pub async fn call(
     State(app): State<Arc<App>>,
     Guest(context): Guest,
@@ -43,7 +47,7 @@ pub async fn call(
         Err(error) => return error.into_response(),
     };
     let wants = if wants_events(&headers) { Wants::Events } else { Wants::Answer };
-    let caller = CallerRequest { headers, body: None };
+    let caller = CallerRequest { headers, ..CallerRequest::default() };
     let call = CallRequest { sandbox_id, capability, operation, input, caller, wants };
     respond(&app, &context, call).await
 }
@@ -67,12 +71,26 @@ pub async fn run(
     input: Value,
     headers: HeaderMap,
 ) -> Response {
+    let caller = CallerRequest { headers, ..CallerRequest::default() };
+    run_with(app, context, sandbox_id, capability, operation, input, caller).await
+}
+
+/// The same for a request that has more to pass on than its head.
+pub async fn run_with(
+    app: &Arc<App>,
+    context: &OpContext,
+    sandbox_id: String,
+    capability: &str,
+    operation: &str,
+    input: Value,
+    caller: CallerRequest,
+) -> Response {
     let call = CallRequest {
         sandbox_id,
         capability: capability.to_owned(),
         operation: operation.to_owned(),
         input,
-        caller: CallerRequest { headers, body: None },
+        caller,
         wants: Wants::Answer,
     };
     respond(app, context, call).await
@@ -102,7 +120,9 @@ pub fn answer(answer: Answer) -> Response {
             (StatusCode::ACCEPTED, body).into_response()
         }
         Answer::Stream(Forwarded { status, headers, body }) => {
-            let mut response = Response::new(streamed(body));
+            // What follows a switch of protocols is no body.
+            let switched = status == StatusCode::SWITCHING_PROTOCOLS;
+            let mut response = Response::new(if switched { Body::empty() } else { streamed(body) });
             *response.status_mut() = status;
             *response.headers_mut() = headers;
             response

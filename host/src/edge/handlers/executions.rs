@@ -16,6 +16,7 @@ use crate::auth::OpContext;
 use crate::edge::caller::Guest;
 use crate::edge::input;
 use crate::edge::openapi::refusals;
+use crate::edge::wire::schema::Execution;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::execution::admit::find_sandbox;
 use crate::execution::known::{self, Known};
@@ -38,8 +39,8 @@ refusals!(Get: ValidationError, DeniedByRule, NotFound);
 refusals!(Output: ValidationError, DeniedByRule, NotFound, RangeNotSatisfiable, RuntimeError, PluginError, SessionNotReady, Timeout);
 refusals!(Cancel: DeniedByRule, NotFound, RuntimeError, PluginError, Timeout);
 
-/// `GET /v1/sandboxes/{id}/executions/{execution}`
-#[utoipa::path(get, path = "/v1/sandboxes/{id}/executions/{execution}", tag = "executions", params(("id" = String, Path, description = "`sbx_…`"), ("execution" = String, Path, description = "`exe_…`"), ("wait" = Option<u64>, Query, description = "seconds to wait for its end, at most 300")), responses((status = 200, description = "the record"), Get))]
+/// The record of an execution
+#[utoipa::path(get, path = "/v1/sandboxes/{id}/executions/{execution}", tag = "executions", params(("id" = String, Path, description = "`sbx_…`"), ("execution" = String, Path, description = "`exe_…`"), ("wait" = Option<u64>, Query, description = "seconds to wait for its end, at most 300")), responses((status = 200, description = "the record", body = Execution), Get))]
 pub async fn get(
     State(app): State<Arc<App>>,
     Guest(context): Guest,
@@ -94,7 +95,7 @@ pub async fn output(
     let Some(known) = known::find(&app, sandbox, &row, "output", asked)? else {
         return from_record(&row, stream, offset);
     };
-    let caller = CallerRequest { headers, body: None };
+    let caller = CallerRequest { headers, ..CallerRequest::default() };
     match follow_up(&app, &context, known, &id, Wants::Answer, caller).await {
         Ok(answer) => Ok(named(capability::answer(answer), &id)),
         Err(error) if error.code == Code::NotFound => from_record(&row, stream, offset),

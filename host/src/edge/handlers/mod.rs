@@ -2,15 +2,20 @@
 
 pub mod admin_keys;
 pub mod audit;
+pub mod capabilities;
 pub mod capability;
+pub mod docs;
 pub mod executions;
 pub mod files;
 pub mod history;
 pub mod lockers;
 pub mod ops;
+pub mod paths;
 pub mod processes;
 pub mod sandboxes;
+pub mod terminal;
 pub mod tokens;
+pub mod transfer;
 
 use std::collections::BTreeMap;
 

@@ -1,15 +1,19 @@
 //! What clients send and get, apart from what adapters describe.
 
 mod audit;
+mod capability;
 mod create;
 mod fields;
+pub mod files;
 mod key;
 mod locker;
 mod sandbox;
+pub mod schema;
 mod token;
 mod update;
 
 pub use audit::{AuditEntry, AuditPage, FailureEntry, FailureList};
+pub use capability::{Capabilities, CapabilityOffer, CapabilityOperation};
 pub use create::{CreateSandbox, Start};
 pub use key::{CreateKey, CreatedKey, KeyList, KeyObject};
 pub use locker::{
