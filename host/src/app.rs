@@ -11,7 +11,7 @@ use crate::auth::keys::ApiKey;
 use crate::auth::{Scope, SystemContext, Tenant};
 use crate::config::Config;
 use crate::driver::Driver;
-use crate::edge::middleware::AllowedHosts;
+use crate::edge::middleware::{AllowedHosts, RateLimits};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::plugins::Plugins;
 use crate::profile::Profiles;
@@ -40,6 +40,8 @@ pub struct App {
     pub slots: Arc<Semaphore>,
     /// Streams that are open, by tenant.
     pub streams: Streams,
+    /// How often each tenant has asked.
+    pub rates: RateLimits,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -100,7 +102,19 @@ impl App {
         let plugins = ArcSwap::new(plugins);
         let slots = Arc::new(Semaphore::new(MAX_CALLS));
         let streams = Streams::new(Arc::clone(store.quotas()));
-        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts, slots, streams })
+        let rates = RateLimits::default();
+        Arc::new(Self {
+            config,
+            store,
+            profiles,
+            plugins,
+            sessions,
+            driver,
+            allowed_hosts,
+            slots,
+            streams,
+            rates,
+        })
     }
 
     /// Whose key this is. An unknown id and a wrong secret take the same path and give the same answer.

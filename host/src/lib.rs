@@ -28,6 +28,7 @@ pub mod store;
 pub mod streams;
 
 pub mod background;
+pub mod reload;
 
 pub mod error;
 pub mod id;

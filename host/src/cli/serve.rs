@@ -25,6 +25,7 @@ use crate::edge::{router, server};
 use crate::instance::Instance;
 use crate::plugins::Plugins;
 use crate::profile::{KnownPlugins, ProfileSet, Profiles};
+use crate::reload::Reloader;
 use crate::session::{SessionEnv, adopt, recover};
 use crate::store::Store;
 use crate::telemetry;
@@ -55,12 +56,13 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         format!("cannot listen on {}; choose another with --listen", config.server.listen)
     })?;
     let address = listener.local_addr()?;
-    let app = build(config, address).await?;
+    let (app, reloader) = build(config, address).await?;
     first_key(&app, args.key_file.as_deref()).await?;
 
     let ends = CancellationToken::new();
     let house = background::run(app.store.clone(), app.config.history.clone(), ends.clone());
     let house = tokio::spawn(house);
+    let reloads = tokio::spawn(reloader.run(ends.clone()));
     let recovery = tokio::spawn(recover(Arc::clone(&app.sessions), ends.clone()));
 
     let mut terminated = signal(SignalKind::terminate())?;
@@ -72,13 +74,14 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     .await;
     ends.cancel();
     house.await?;
+    reloads.await?;
     // Not waited for: it may be asking a driver that does not answer, and the next Bay finds the same work.
     recovery.abort();
     tracing::info!("stopped; sandboxes go on and are taken over at the next start");
     Ok(())
 }
 
-async fn build(config: Config, address: SocketAddr) -> anyhow::Result<Arc<App>> {
+async fn build(config: Config, address: SocketAddr) -> anyhow::Result<(Arc<App>, Reloader)> {
     let instance = Instance::open(&config.data_dir)?;
     let store = Store::open(instance.data_dir())?;
     let ship = match &config.ship.path {
@@ -116,7 +119,8 @@ async fn build(config: Config, address: SocketAddr) -> anyhow::Result<Arc<App>> 
     let app = App::new(config, address, env, Arc::new(plugins));
     let report = adopt(&app.sessions, &SystemContext::for_background()).await?;
     tracing::info!(?report, "took over what an earlier Bay left");
-    Ok(app)
+    let reloader = Reloader::new(Arc::clone(&app), host, known);
+    Ok((app, reloader))
 }
 
 async fn driver(config: &Config, instance: &Instance, ship: PathBuf) -> anyhow::Result<Arc<dyn Driver>> {

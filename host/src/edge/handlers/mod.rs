@@ -5,6 +5,7 @@ pub mod executions;
 pub mod files;
 pub mod ops;
 pub mod sandboxes;
+pub mod usage;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
