@@ -151,7 +151,7 @@ async fn driver(config: &Config, instance: &Instance, ship: PathBuf) -> anyhow::
     }
 }
 
-fn host_options(data_dir: &Path, configured: &PluginLimits) -> HostOptions {
+pub(super) fn host_options(data_dir: &Path, configured: &PluginLimits) -> HostOptions {
     let mut options = HostOptions::new(data_dir.join("plugin-cache"));
     let bytes = |size: crate::config::Size| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
     let limits = &mut options.limits;
