@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::credentials::Credentials;
 use crate::driver::Driver;
 use crate::edge::idempotency::Turns;
-use crate::edge::middleware::AllowedHosts;
+use crate::edge::middleware::{AllowedHosts, RateLimits};
 use crate::execution::Flights;
 use crate::plugins::Plugins;
 use crate::profile::Profiles;
@@ -49,6 +49,8 @@ pub struct App {
     pub turns: Arc<Turns>,
     /// Streams that are open, by tenant.
     pub streams: Streams,
+    /// How often each tenant has asked.
+    pub rates: RateLimits,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -114,6 +116,7 @@ impl App {
             flights: Arc::default(),
             turns: Arc::default(),
             streams,
+            rates: RateLimits::default(),
         })
     }
 

@@ -13,9 +13,11 @@ use utoipa_axum::routes;
 
 use super::handlers::{
     admin_keys, audit as audit_log, capabilities, capability, docs, executions, files, history, lockers, ops,
-    paths, processes, sandboxes, terminal, tokens, transfer,
+    paths, processes, sandboxes, terminal, tokens, transfer, usage,
 };
-use super::middleware::{as_operator, audit, authenticate, check_origin, identify, recognise};
+use super::middleware::{
+    as_operator, audit, authenticate, check_origin, identify, limit_rate, recognise,
+};
 use super::openapi::{ApiDoc, Document};
 use crate::app::App;
 use crate::error::{ApiError, Code};
@@ -61,10 +63,12 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(audit_log::entries))
         .routes(routes!(audit_log::failures))
         .routes(routes!(ops::profiles))
+        .routes(routes!(usage::get))
         .routes(routes!(capabilities::list))
         .routes(routes!(admin_keys::create, admin_keys::list))
         .routes(routes!(admin_keys::get, admin_keys::revoke))
         .layer(from_fn_with_state(Arc::clone(&app), audit))
+        .layer(from_fn_with_state(Arc::clone(&app), limit_rate))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate));
     let open = OpenApiRouter::new()
         .routes(routes!(ops::health))

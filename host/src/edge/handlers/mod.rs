@@ -16,6 +16,7 @@ pub mod sandboxes;
 pub mod terminal;
 pub mod tokens;
 pub mod transfer;
+pub mod usage;
 
 use std::collections::BTreeMap;
 
