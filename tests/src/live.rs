@@ -59,7 +59,14 @@ impl Live {
                 self.seen.extend_from_slice(chunk.get(..count).unwrap_or_default());
                 Some(count)
             }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => None,
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) =>
+            {
+                None
+            }
             Err(_) => Some(0),
         }
     }

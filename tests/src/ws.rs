@@ -122,7 +122,11 @@ impl Ws {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Frame::Gone,
                 Ok(count) => self.unread.extend_from_slice(&chunk[..count]),
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                    ) => {}
                 Err(_) => return Frame::Gone,
             }
         }

@@ -176,10 +176,25 @@ async fn the_largest_file_passes() {
 async fn what_streams_is_forwarded_with_what_was_asked_for() {
     let end = || ForwardEnd { status: 200, bytes: 9, end: "complete".into(), refusal: None };
     for (capability, operation, input, wanted) in [
-        ("filesystem", "upload", json!({ "path": "a&b", "mode": 420, "if_match": "e" }), "POST fs/upload path=a&b mode=420 if_match=e"),
+        (
+            "filesystem",
+            "upload",
+            json!({ "path": "a&b", "mode": 420, "if_match": "e" }),
+            "POST fs/upload path=a&b mode=420 if_match=e",
+        ),
         ("filesystem", "archive", json!({ "path": "." }), "POST fs/archive path=."),
-        ("filesystem", "watch", json!({ "path": "d", "recursive": true }), "GET fs/watch path=d recursive=true"),
-        ("terminal", "ws", json!({ "cols": 80, "rows": 24, "term": "vt100" }), "GET term/ws cols=80 rows=24 term=vt100"),
+        (
+            "filesystem",
+            "watch",
+            json!({ "path": "d", "recursive": true }),
+            "GET fs/watch path=d recursive=true",
+        ),
+        (
+            "terminal",
+            "ws",
+            json!({ "cols": 80, "rows": 24, "term": "vt100" }),
+            "GET term/ws cols=80 rows=24 term=vt100",
+        ),
     ] {
         let runtime = Canned::forward(Ok(end()));
         let answer = run(capability, operation, input, &runtime).await;

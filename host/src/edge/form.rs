@@ -81,7 +81,7 @@ impl Form {
         while let Some(piece) = self.piece().await? {
             if value.len() + piece.len() > MAX_FIELD {
                 let name: String = name.chars().take(100).collect();
-                return Err(ApiError::field(name, format!("is over {MAX_FIELD} bytes")));
+                return Err(ApiError::field(&name, format!("is over {MAX_FIELD} bytes")));
             }
             value.extend_from_slice(&piece);
         }
@@ -162,7 +162,10 @@ impl Pieces for FileOfForm {
                 return Err(ApiError::field(FILE, "stands there twice; one upload is one file"));
             }
             if let Some(late) = self.late.iter().find(|l| **l == name) {
-                return Err(ApiError::field(*late, "must come before `file` in the form: the file is not kept back for it"));
+                return Err(ApiError::field(
+                    *late,
+                    "must come before `file` in the form: the file is not kept back for it",
+                ));
             }
             self.form.field(&name).await?;
         }

@@ -70,11 +70,10 @@ impl Pieces for Incoming {
                 self.body = None;
                 return Ok(None);
             };
-            let frame =
-                frame.map_err(|_| ApiError::new(Code::ValidationError, "the body broke off before its end"))?;
+            let frame = frame
+                .map_err(|_| ApiError::new(Code::ValidationError, "the body broke off before its end"))?;
             let Ok(data) = frame.into_data() else { continue };
-            self.left =
-                self.left.checked_sub(data.len() as u64).ok_or_else(|| self.too_large())?;
+            self.left = self.left.checked_sub(data.len() as u64).ok_or_else(|| self.too_large())?;
             if !data.is_empty() {
                 return Ok(Some(data));
             }

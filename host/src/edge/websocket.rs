@@ -33,7 +33,10 @@ impl Handshake {
         let headers = request.headers();
         let lists = |name, word: &str| tokens(headers, &name).any(|token| token.eq_ignore_ascii_case(word));
         if !lists(header::CONNECTION, "upgrade") || !lists(header::UPGRADE, "websocket") {
-            return Err(ApiError::field("Upgrade", "this is a WebSocket: send `Connection: Upgrade` and `Upgrade: websocket`"));
+            return Err(ApiError::field(
+                "Upgrade",
+                "this is a WebSocket: send `Connection: Upgrade` and `Upgrade: websocket`",
+            ));
         }
         if only(headers, &header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
             return Err(ApiError::field("Sec-WebSocket-Version", "must be 13"));
@@ -52,7 +55,8 @@ impl Handshake {
             .map(str::to_owned)
             .collect();
         let connection = request.extensions_mut().remove::<OnUpgrade>();
-        let connection = connection.ok_or_else(|| ApiError::internal("a connection that cannot be upgraded"))?;
+        let connection =
+            connection.ok_or_else(|| ApiError::internal("a connection that cannot be upgraded"))?;
         Ok(Self { connection, key, protocols })
     }
 }

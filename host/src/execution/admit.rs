@@ -111,9 +111,7 @@ impl Routed {
     pub(crate) fn check_upgrade(&self, asked: bool) -> ApiResult<()> {
         match (self.admitted.spec()?.spec.upgrade, asked) {
             (true, true) | (false, false) => Ok(()),
-            (true, false) => {
-                Err(ApiError::field("Upgrade", "this operation is a WebSocket; open it as one"))
-            }
+            (true, false) => Err(ApiError::field("Upgrade", "this operation is a WebSocket; open it as one")),
             (false, true) => Err(ApiError::internal("an upgrade that the adapter does not offer")),
         }
     }

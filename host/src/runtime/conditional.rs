@@ -4,7 +4,8 @@ use http::{HeaderMap, StatusCode, header};
 
 /// Whether the client has what the runtime is about to send (RFC 9110, section 13.1.2: compared weakly).
 pub(super) fn is_known(asked: &HeaderMap, status: StatusCode, head: &HeaderMap) -> bool {
-    let Some(etag) = head.get(header::ETAG).and_then(|v| v.to_str().ok()).filter(|_| status == StatusCode::OK)
+    let Some(etag) =
+        head.get(header::ETAG).and_then(|v| v.to_str().ok()).filter(|_| status == StatusCode::OK)
     else {
         return false;
     };

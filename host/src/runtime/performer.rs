@@ -279,7 +279,8 @@ impl Performer for RuntimePerformer {
             headers.remove(header::CONTENT_LENGTH);
             headers.remove(header::CONTENT_TYPE);
             // The channel's other end goes at once: there is no body.
-            let _gone = to_client.send(Forwarded { status: StatusCode::NOT_MODIFIED, headers, body: receiver });
+            let _gone =
+                to_client.send(Forwarded { status: StatusCode::NOT_MODIFIED, headers, body: receiver });
             return Ok(ForwardEnd { status, bytes: 0, end: "complete".to_owned(), refusal: None });
         }
         if to_client.send(Forwarded { status: head.status, headers, body: receiver }).is_err() {

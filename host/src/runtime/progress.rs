@@ -1,8 +1,8 @@
 //! When a forwarded body last moved: what counts as stuck is a pause, however long the whole takes.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 

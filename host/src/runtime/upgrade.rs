@@ -71,7 +71,8 @@ pub(super) async fn carry(
     to_client: oneshot::Sender<Forwarded>,
 ) -> Result<ForwardEnd, String> {
     let status = StatusCode::SWITCHING_PROTOCOLS;
-    let ended = |bytes, end: &str| ForwardEnd { status: status.as_u16(), bytes, end: end.to_owned(), refusal: None };
+    let ended =
+        |bytes, end: &str| ForwardEnd { status: status.as_u16(), bytes, end: end.to_owned(), refusal: None };
     let headers = answered(response.headers(), &client.protocols);
     let (none, body) = mpsc::channel(1);
     drop(none);

@@ -54,7 +54,8 @@ fn a_terminal_is_a_login_shell_that_goes_with_its_connection() {
 
 /// More than anybody keeps on the way.
 fn paste(terminal: &mut Ws) {
-    terminal.binary(b"stty raw -echo; echo rea''dy; head -c 1000000 | tr -d x | wc -c; stty sane; echo do''ne\r");
+    terminal
+        .binary(b"stty raw -echo; echo rea''dy; head -c 1000000 | tr -d x | wc -c; stty sane; echo do''ne\r");
     terminal.until("ready", LIMIT);
     for _ in 0..40 {
         terminal.binary(&[b'y'; 25_000]);

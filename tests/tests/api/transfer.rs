@@ -19,7 +19,8 @@ fn files_of_any_size_go_through_and_leave_bays_memory_as_it_was() {
     let sandbox = bay.api().sandbox(json!({ "profile": "shell-only" }));
     // Everything is warm before it is measured.
     upload(&sandbox, "warm", b"x").send().expect(200);
-    let megabytes = std::env::var("BAY_TEST_TRANSFER_MB").ok().and_then(|n| n.parse().ok()).unwrap_or(MEGABYTES);
+    let megabytes =
+        std::env::var("BAY_TEST_TRANSFER_MB").ok().and_then(|n| n.parse().ok()).unwrap_or(MEGABYTES);
     let content: Vec<u8> = (0..megabytes << 18).flat_map(|n: usize| (n as u32).to_le_bytes()).collect();
     let before = resident(&bay);
     let written = upload(&sandbox, "large", &content).limit(LIMIT).send().expect(200);
@@ -77,7 +78,10 @@ fn uploads_are_whole_or_not_at_all() {
     let bay = Bay::start(Options::default().config(json!({ "server": { "max_upload": "1m" } })));
     let sandbox = bay.api().sandbox(json!({ "profile": "shell-only" }));
     let written = upload(&sandbox, "a//b/../ü.bin", b"one").send().expect(200);
-    assert_eq!((&written["status"], &written["path"], &written["size"]), (&json!("ok"), &json!("a/ü.bin"), &json!(3)));
+    assert_eq!(
+        (&written["status"], &written["path"], &written["size"]),
+        (&json!("ok"), &json!("a/ü.bin"), &json!(3))
+    );
     assert_eq!(sandbox.file("a/ü.bin").send().expect(200)["etag"], written["etag"]);
     // By the query, and with what makes it conditional.
     let by_query = |etag: &str| {
@@ -100,7 +104,10 @@ fn uploads_are_whole_or_not_at_all() {
     upload(&sandbox, "a", b"x").error(400, "is_a_directory");
     let large = vec![0; (1 << 20) + 1];
     upload(&sandbox, "large", &large).error(413, "payload_too_large");
-    sandbox.call("POST", "filesystem/upload").json(&json!({ "path": "p" })).error(415, "unsupported_media_type");
+    sandbox
+        .call("POST", "filesystem/upload")
+        .json(&json!({ "path": "p" }))
+        .error(415, "unsupported_media_type");
     broken(&sandbox);
     assert_eq!(sandbox.shell_ok("find . -type f | sort"), "./a/ü.bin", "nothing else was left");
     others(&bay, &sandbox);
@@ -126,12 +133,16 @@ fn others(bay: &Bay, sandbox: &Sandbox) {
     let key = bay.create_key("somebody-else");
     let other = bay_tests::Client::new(bay.addr(), Some(&key));
     let target = |tail: &str| format!("/v1/sandboxes/{}/filesystem/{tail}", sandbox.id);
-    other.call("POST", &target("upload")).body(FORM, form(&[("path", b"x"), ("file", b"x")])).error(404, "not_found");
+    other
+        .call("POST", &target("upload"))
+        .body(FORM, form(&[("path", b"x"), ("file", b"x")]))
+        .error(404, "not_found");
     other.call("POST", &target("archive")).body("application/x-tar", vec![0; 1024]).error(404, "not_found");
     other.get(&target("watch")).error(404, "not_found");
     other.get(&target("stat?path=a")).error(404, "not_found");
     other.get(&target("download?path=a")).error(404, "not_found");
-    for (tail, body) in [("directories", json!({ "path": "d" })), ("move", json!({ "from": "a", "to": "b" }))] {
+    for (tail, body) in [("directories", json!({ "path": "d" })), ("move", json!({ "from": "a", "to": "b" }))]
+    {
         other.post(&target(tail), &body).error(404, "not_found");
     }
     let edit = json!({ "path": "a", "old_string": "x", "new_string": "y" });
@@ -153,7 +164,13 @@ fn archives_are_unpacked_whole_or_not_at_all_and_directories_come_as_one() {
     };
     let unpacked = archive("copy", "application/x-tar", packed.body.clone()).send().expect(200);
     assert_eq!((&unpacked["status"], &unpacked["path"]), (&json!("ok"), &json!("copy")));
-    assert_eq!(sandbox.shell_ok("cd copy && find . -type f -o -type l | sort | tr '\\n' ' '; cat $(find . -name two)").lines().last(), Some("2"));
+    assert_eq!(
+        sandbox
+            .shell_ok("cd copy && find . -type f -o -type l | sort | tr '\\n' ' '; cat $(find . -name two)")
+            .lines()
+            .last(),
+        Some("2")
+    );
     sandbox.shell_ok("tar -czf good.tgz -C src . && tar -cPf evil.tar src/../src/one && : > broken.tgz");
     let zipped = sandbox.download("good.tgz").send().body;
     archive("zipped", "application/gzip", zipped.clone()).send().expect(200);
@@ -212,7 +229,10 @@ fn paths(sandbox: &Sandbox) {
     edit(wanted("a", false)).error(409, "conflict");
     edit(wanted("z", false)).error(409, "conflict");
     let edited = edit(wanted("a", true)).send().expect(200);
-    assert_eq!((&edited["replacements"], &edited["size"], sandbox.read("text")), (&json!(2), &json!(5), "c c c".into()));
+    assert_eq!(
+        (&edited["replacements"], &edited["size"], sandbox.read("text")),
+        (&json!(2), &json!(5), "c c c".into())
+    );
     let mut stale = wanted("c", true);
     stale["if_match"] = json!("another");
     edit(stale).error(409, "conflict");
@@ -240,6 +260,9 @@ fn paths(sandbox: &Sandbox) {
     assert_eq!(file["etag"], sandbox.file("d/e/new").send().expect(200)["etag"]);
     sandbox.shell_ok("ln -s d/e link; mkfifo pipe");
     assert_eq!(stat("link").send().expect(200)["target"], "d/e");
-    assert_eq!((stat("pipe").send().expect(200)["type"].clone(), stat(".").send().expect(200)["type"].clone()), (json!("other"), json!("directory")));
+    assert_eq!(
+        (stat("pipe").send().expect(200)["type"].clone(), stat(".").send().expect(200)["type"].clone()),
+        (json!("other"), json!("directory"))
+    );
     stat("nothing").error(404, "file_not_found");
 }

@@ -14,9 +14,7 @@ use crate::auth::OpContext;
 use crate::edge::body;
 use crate::edge::caller::Guest;
 use crate::edge::openapi::refusals;
-use crate::edge::wire::files::{
-    Directory, EditFile, Edited, MadeDirectory, MovePath, Moved, PathStat,
-};
+use crate::edge::wire::files::{Directory, EditFile, Edited, MadeDirectory, MovePath, Moved, PathStat};
 
 refusals!(Path: ValidationError, InvalidPath, CapabilityNotSupported, IsADirectory, NotADirectory, DeniedByRule, PermissionDenied, NotFound, FileNotFound, Conflict, AlreadyExists, SandboxExpired, PayloadTooLarge, UnsupportedMediaType, RuntimeError, PluginError, SessionNotReady, Timeout, StorageFull);
 

@@ -129,12 +129,13 @@ async fn send(
 /// The form's fields over the query's.
 fn merged(mut query: Value, fields: Vec<(&'static str, String)>) -> ApiResult<Value> {
     for (name, text) in fields {
-        query[name] = match name {
-            "mode" => text.trim().parse::<u32>().map(Value::from).map_err(|_| {
-                ApiError::field("mode", "must be a whole number: permission bits in decimal")
-            })?,
-            _ => Value::String(text),
-        };
+        query[name] =
+            match name {
+                "mode" => text.trim().parse::<u32>().map(Value::from).map_err(|_| {
+                    ApiError::field("mode", "must be a whole number: permission bits in decimal")
+                })?,
+                _ => Value::String(text),
+            };
     }
     Ok(query)
 }
