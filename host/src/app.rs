@@ -40,6 +40,8 @@ pub struct App {
     pub slots: Arc<Semaphore>,
     /// Requests with the same `Idempotency-Key` run one after the other.
     pub turns: Arc<Turns>,
+    /// Held by whoever does the housekeeping.
+    pub house: tokio::sync::Mutex<()>,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -99,8 +101,19 @@ impl App {
         let sessions = Sessions::new(Arc::new(env));
         let plugins = ArcSwap::new(plugins);
         let slots = Arc::new(Semaphore::new(MAX_CALLS));
-        let turns = Arc::default();
-        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts, slots, turns })
+        let (turns, house) = (Arc::default(), tokio::sync::Mutex::default());
+        Arc::new(Self {
+            config,
+            store,
+            profiles,
+            plugins,
+            sessions,
+            driver,
+            allowed_hosts,
+            slots,
+            turns,
+            house,
+        })
     }
 
     /// Whose key this is. An unknown id and a wrong secret take the same path and give the same answer.

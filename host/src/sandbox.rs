@@ -54,8 +54,8 @@ pub async fn create(
     } else {
         (wanted, profile)
     };
-    let expires_at = expiry(&profile, wanted.ttl)?;
     let now = now_ms();
+    let expires_at = expiry(&profile, wanted.ttl, now)?;
     let new = NewSandbox {
         id: Kind::Sandbox.mint(),
         profile: profile.id.clone(),
@@ -92,7 +92,7 @@ fn profile(app: &App, context: &OpContext, id: Option<&str>) -> ApiResult<Arc<Pr
 }
 
 /// When it expires: never, unless the client or the profile says so.
-fn expiry(profile: &Profile, ttl: Option<u64>) -> ApiResult<Option<i64>> {
+fn expiry(profile: &Profile, ttl: Option<u64>, now: Millis) -> ApiResult<Option<i64>> {
     let max = profile.max_ttl.map(|max| max.as_secs());
     let seconds = match (ttl, max) {
         (Some(ttl), Some(max)) if ttl > max => {
@@ -103,7 +103,7 @@ fn expiry(profile: &Profile, ttl: Option<u64>) -> ApiResult<Option<i64>> {
         (None, None) => return Ok(None),
     };
     let ms = i64::try_from(seconds).ok().and_then(|s| s.checked_mul(1000));
-    Ok(ms.and_then(|ms| now_ms().checked_add(ms)))
+    Ok(ms.and_then(|ms| now.checked_add(ms)))
 }
 
 /// What a rule gets to see of a sandbox and its profile.

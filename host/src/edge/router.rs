@@ -10,7 +10,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::handlers::{capability, executions, files, ops, sandboxes};
+use super::handlers::{capability, executions, files, gc, ops, sandboxes};
 use super::middleware::{authenticate, check_origin, identify, recognise};
 use super::openapi::ApiDoc;
 use crate::app::App;
@@ -31,6 +31,8 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(files::download))
         .routes(routes!(capability::call))
         .routes(routes!(ops::profiles))
+        .routes(routes!(gc::run))
+        .routes(routes!(gc::status))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate));
     let open = OpenApiRouter::new()
         .routes(routes!(ops::health))

@@ -126,6 +126,13 @@ impl Sessions {
         }
     }
 
+    /// As [`Sessions::refresh`], of all.
+    pub fn refresh_all(&self) {
+        for handle in self.tasks().values() {
+            let _full = handle.commands.try_send(Command::Refresh);
+        }
+    }
+
     fn ready(&self, sandbox_id: &str) -> Option<Lease> {
         let tasks = self.tasks();
         let handle = tasks.get(sandbox_id)?;

@@ -3,6 +3,7 @@
 pub mod capability;
 pub mod executions;
 pub mod files;
+pub mod gc;
 pub mod ops;
 pub mod sandboxes;
 
