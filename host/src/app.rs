@@ -12,12 +12,13 @@ use crate::auth::{Scope, SystemContext, Tenant};
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::edge::idempotency::Turns;
-use crate::edge::middleware::AllowedHosts;
+use crate::edge::middleware::{AllowedHosts, RateLimits};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::plugins::Plugins;
-use crate::profile::ProfileSet;
+use crate::profile::Profiles;
 use crate::session::{SessionEnv, Sessions};
 use crate::store::{NewKey, Store, StoreError};
+use crate::streams::Streams;
 use crate::time::now_ms;
 
 /// A running Bay.
@@ -27,7 +28,7 @@ pub struct App {
     /// The source of truth.
     pub store: Store,
     /// What sandboxes are.
-    pub profiles: Arc<ProfileSet>,
+    pub profiles: Arc<Profiles>,
     /// What decides and plans.
     pub plugins: ArcSwap<Plugins>,
     /// What runs.
@@ -42,6 +43,10 @@ pub struct App {
     pub turns: Arc<Turns>,
     /// Held by whoever does the housekeeping.
     pub house: tokio::sync::Mutex<()>,
+    /// Streams that are open, by tenant.
+    pub streams: Streams,
+    /// How often each tenant has asked.
+    pub rates: RateLimits,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -102,6 +107,8 @@ impl App {
         let plugins = ArcSwap::new(plugins);
         let slots = Arc::new(Semaphore::new(MAX_CALLS));
         let (turns, house) = (Arc::default(), tokio::sync::Mutex::default());
+        let streams = Streams::new(Arc::clone(store.quotas()));
+        let rates = RateLimits::default();
         Arc::new(Self {
             config,
             store,
@@ -113,6 +120,8 @@ impl App {
             slots,
             turns,
             house,
+            streams,
+            rates,
         })
     }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::auth::OpContext;
+use crate::config::Span;
 use crate::edge::wire::{CreateSandbox, Start};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::execution::admit::{facts, principal};
@@ -55,7 +56,7 @@ pub async fn create(
         (wanted, profile)
     };
     let now = now_ms();
-    let expires_at = expiry(&profile, wanted.ttl, now)?;
+    let expires_at = expiry(app.profiles.max_ttl(&context.tenant, &profile), wanted.ttl, now)?;
     let new = NewSandbox {
         id: Kind::Sandbox.mint(),
         profile: profile.id.clone(),
@@ -91,12 +92,12 @@ fn profile(app: &App, context: &OpContext, id: Option<&str>) -> ApiResult<Arc<Pr
     .ok_or_else(|| ApiError::not_found("profile", id.unwrap_or("default")))
 }
 
-/// When it expires: never, unless the client or the profile says so.
-fn expiry(profile: &Profile, ttl: Option<u64>, now: Millis) -> ApiResult<Option<i64>> {
-    let max = profile.max_ttl.map(|max| max.as_secs());
+/// When it expires: never, unless the client, the tenant or the profile says so.
+fn expiry(max: Option<Span>, ttl: Option<u64>, now: Millis) -> ApiResult<Option<i64>> {
+    let max = max.map(|max| max.as_secs());
     let seconds = match (ttl, max) {
         (Some(ttl), Some(max)) if ttl > max => {
-            return Err(ApiError::field("ttl", format!("the profile allows at most {max} seconds")));
+            return Err(ApiError::field("ttl", format!("at most {max} seconds are allowed here")));
         }
         (Some(ttl), _) => ttl,
         (None, Some(max)) => max,

@@ -10,8 +10,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::handlers::{capability, executions, files, gc, ops, sandboxes};
-use super::middleware::{authenticate, check_origin, identify, recognise};
+use super::handlers::{capability, executions, files, gc, ops, sandboxes, usage};
+use super::middleware::{authenticate, check_origin, identify, limit_rate, recognise};
 use super::openapi::ApiDoc;
 use crate::app::App;
 use crate::error::{ApiError, Code};
@@ -33,6 +33,8 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(ops::profiles))
         .routes(routes!(gc::run))
         .routes(routes!(gc::status))
+        .routes(routes!(usage::get))
+        .layer(from_fn_with_state(Arc::clone(&app), limit_rate))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate));
     let open = OpenApiRouter::new()
         .routes(routes!(ops::health))

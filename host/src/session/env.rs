@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, select_all};
 use super::live::{Live, LiveContainer};
 use crate::driver::{ContainerRef, ContainerStatus, Driver, DriverError};
 use crate::error::{ApiError, ApiResult};
-use crate::profile::ProfileSet;
+use crate::profile::Profiles;
 use crate::store::{Conflict, Failure, SandboxRow, SessionKey, Store, StoreError, Transition};
 use crate::time::now_ms;
 
@@ -23,7 +23,7 @@ pub struct SessionEnv {
     /// Remembers them.
     pub store: Store,
     /// Says what they are.
-    pub profiles: Arc<ProfileSet>,
+    pub profiles: Arc<Profiles>,
     /// From which handshake tokens derive.
     pub secret: Vec<u8>,
     /// Names this Bay on labels.

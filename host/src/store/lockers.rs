@@ -8,6 +8,7 @@ use crate::auth::{SystemContext, Tenant};
 
 use super::Store;
 use super::error::{Conflict, StoreError};
+use super::quota;
 use super::row::{Json, MAX_LISTED, MAX_MESSAGE, MAX_NAME, MAX_SCAN, Millis, cap, cap_all, cap_opt, found};
 
 /// A locker as stored.
@@ -116,6 +117,9 @@ pub(super) fn insert(
         && id_of_name(db, tenant, name).is_ok()
     {
         return Err(Conflict::NameTaken.into());
+    }
+    if managed_by.is_none() {
+        quota::room_for_locker(db, tenant, new.size_limit_mb)?;
     }
     let made = db
         .prepare_cached(

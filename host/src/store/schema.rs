@@ -19,8 +19,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements kept a connection: more than there are queries.
 const STATEMENTS: usize = 128;
 /// Each takes the schema from its index to the next version. Released ones are frozen.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("migrations/0001_init.sql"), include_str!("migrations/0004_lifecycle.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/0001_init.sql"),
+    include_str!("migrations/0003_quotas.sql"),
+    include_str!("migrations/0004_lifecycle.sql"),
+];
 
 /// The one connection that writes: makes the file, sets the journal, migrates.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {

@@ -6,6 +6,7 @@ pub mod files;
 pub mod gc;
 pub mod ops;
 pub mod sandboxes;
+pub mod usage;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;

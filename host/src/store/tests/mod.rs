@@ -4,6 +4,7 @@ mod crash;
 mod files;
 mod idempotency;
 mod model;
+mod quotas;
 mod rows;
 mod workers;
 
