@@ -7,6 +7,7 @@ pub mod capability;
 pub mod docs;
 pub mod executions;
 pub mod files;
+pub mod gc;
 pub mod history;
 pub mod lockers;
 pub mod ops;
