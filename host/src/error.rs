@@ -225,6 +225,8 @@ impl From<Conflict> for ApiError {
                 "extend_by",
                 format!("this sandbox may live until {} at most", crate::time::rfc3339(latest)),
             ),
+            Conflict::TooManyKeys { limit, used } => Self::new(Code::QuotaExceeded, error.message)
+                .with(json!({ "quota": "keys", "limit": limit, "used": used })),
             Conflict::SessionLive
             | Conflict::Stale
             | Conflict::NameTaken

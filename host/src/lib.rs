@@ -13,6 +13,7 @@ pub mod telemetry;
 pub mod app;
 pub mod auth;
 pub mod catalog;
+pub mod credentials;
 pub mod driver;
 pub mod edge;
 pub mod execution;
@@ -33,3 +34,6 @@ pub mod error;
 pub mod id;
 pub mod instance;
 pub mod time;
+
+#[cfg(test)]
+mod testing;

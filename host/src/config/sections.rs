@@ -21,6 +21,8 @@ pub struct ServerConfig {
     pub hosts: Vec<String>,
     /// Largest body of a request.
     pub max_body: Size,
+    /// Failed authentications a minute and address that are answered 401; further ones are answered 429.
+    pub failed_auth_per_minute: u32,
 }
 
 impl Default for ServerConfig {
@@ -30,6 +32,7 @@ impl Default for ServerConfig {
             allow_anonymous: false,
             hosts: Vec::new(),
             max_body: Size::mib(8),
+            failed_auth_per_minute: 20,
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing beneath this module knows status codes or headers.
 
+pub mod admin_socket;
 pub mod answer;
 pub mod body;
 pub mod caller;

@@ -6,12 +6,15 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::handlers::{capability, executions, files, history, ops, processes, sandboxes};
-use super::middleware::{authenticate, check_origin, identify, recognise};
+use super::handlers::{
+    admin_keys, capability, executions, files, history, ops, processes, sandboxes, tokens,
+};
+use super::middleware::{as_operator, authenticate, check_origin, identify, recognise};
 use super::openapi::ApiDoc;
 use crate::app::App;
 use crate::error::{ApiError, Code};
@@ -25,6 +28,7 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(sandboxes::keepalive))
         .routes(routes!(sandboxes::stop))
         .routes(routes!(sandboxes::recover))
+        .routes(routes!(tokens::create))
         .routes(routes!(executions::get))
         .routes(routes!(executions::output))
         .routes(routes!(executions::events))
@@ -40,6 +44,8 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(files::download))
         .routes(routes!(capability::call))
         .routes(routes!(ops::profiles))
+        .routes(routes!(admin_keys::create, admin_keys::list))
+        .routes(routes!(admin_keys::get, admin_keys::revoke))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate));
     let open = OpenApiRouter::new()
         .routes(routes!(ops::health))
@@ -51,6 +57,18 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&app), check_origin))
+        .layer(from_fn(identify))
+        .with_state(app)
+}
+
+/// What the admin socket serves: keys, to whoever may open it.
+pub fn operator_router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/admin/keys", get(admin_keys::list).post(admin_keys::create))
+        .route("/v1/admin/keys/{key}", get(admin_keys::get).delete(admin_keys::revoke))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn(as_operator))
         .layer(from_fn(identify))
         .with_state(app)
 }

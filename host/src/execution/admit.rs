@@ -144,6 +144,7 @@ pub(super) fn profile(app: &App, sandbox: &SandboxRow) -> ApiResult<Arc<Profile>
     })
 }
 
+/// 409 once the sandbox's time is up.
 pub(crate) fn not_expired(sandbox: &SandboxRow) -> ApiResult<()> {
     match sandbox.expires_at.filter(|at| *at <= now_ms()) {
         None => Ok(()),

@@ -152,6 +152,14 @@ pub enum Conflict {
     /// The idempotency key came with another body before.
     #[error("this Idempotency-Key was used with another body; use a new one for a new request")]
     KeyReused,
+    /// The tenant has as many valid API keys as a tenant may have.
+    #[error("the tenant has {used} valid API keys, at most {limit} are possible; revoke some")]
+    TooManyKeys {
+        /// How many it may have.
+        limit: u64,
+        /// How many it has.
+        used: u64,
+    },
 }
 
 impl From<rusqlite::Error> for StoreError {

@@ -1,12 +1,15 @@
 //! One recipe a route.
 
+pub mod admin_keys;
 pub mod capability;
 pub mod executions;
 pub mod files;
 pub mod history;
 pub mod ops;
 pub mod processes;
+mod repeat;
 pub mod sandboxes;
+pub mod tokens;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;

@@ -4,6 +4,6 @@ mod identity;
 mod origin;
 mod request_id;
 
-pub use identity::{authenticate, recognise};
+pub use identity::{as_operator, authenticate, recognise};
 pub use origin::{AllowedHosts, check_origin};
 pub use request_id::{RequestIds, identify};

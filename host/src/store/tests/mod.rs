@@ -3,6 +3,7 @@
 mod crash;
 mod files;
 mod idempotency;
+mod keys;
 mod model;
 mod rows;
 mod workers;
@@ -107,6 +108,7 @@ fn new_execution(sandbox_id: &str, at: Millis) -> NewExecution {
         tags: None,
         container: "ship".to_owned(),
         listed: true,
+        claim: None,
         plugin: "adapter-ship".to_owned(),
         plugin_digest: "d".repeat(64),
         created_at: at,
