@@ -127,6 +127,7 @@ impl Work {
             Some(outcome) => outcome,
             None => work.await,
         };
+        crate::telemetry::metrics::call_ended(&routed.admitted.capability, &outcome);
         let finished = recorded.finish(&self.app, &self.context, &routed, outcome).await;
         if let Some(answer) = answer {
             let _gone = answer.send(finished.map(Answer::Done));

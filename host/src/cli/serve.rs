@@ -1,5 +1,7 @@
 //! `bay serve`: from nothing to a listening Bay, one part after the other.
 
+mod listeners;
+
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -9,8 +11,6 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bay_plugin_host::{HostOptions, PluginHost};
 use clap::Args;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, create_key};
@@ -21,13 +21,13 @@ use crate::config::{Config, DriverKind, Flags, PluginLimits, environment};
 use crate::driver::docker::DockerDriver;
 use crate::driver::local::LocalDriver;
 use crate::driver::{DockerOptions, Driver, LocalOptions};
-use crate::edge::{router, server};
 use crate::instance::Instance;
 use crate::plugins::Plugins;
 use crate::profile::{KnownPlugins, ProfileSet};
 use crate::session::{SessionEnv, adopt, recover};
 use crate::store::Store;
 use crate::telemetry;
+use listeners::Listeners;
 
 /// What can be typed after `bay serve`.
 #[derive(Debug, Clone, Args)]
@@ -51,10 +51,9 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let flags = Flags { data_dir: args.data_dir, listen: args.listen };
     let config = Config::load(args.config.as_deref(), environment(), &flags)?;
     telemetry::init(&config.log)?;
-    let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
-        format!("cannot listen on {}; choose another with --listen", config.server.listen)
-    })?;
-    let address = listener.local_addr()?;
+    telemetry::metrics::install()?;
+    let listeners = Listeners::bind(&config).await?;
+    let address = listeners.main.local_addr()?;
     let app = build(config, address).await?;
     first_key(&app, args.key_file.as_deref()).await?;
 
@@ -63,13 +62,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let house = tokio::spawn(house);
     let recovery = tokio::spawn(recover(Arc::clone(&app.sessions), ends.clone()));
 
-    let mut terminated = signal(SignalKind::terminate())?;
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    say(&format!("listening on http://{address}"));
-    server::serve(listener, router::router(Arc::clone(&app)), async move {
-        tokio::select! { _ = terminated.recv() => {}, _ = interrupted.recv() => {} }
-    })
-    .await;
+    listeners.serve(&app).await?;
     ends.cancel();
     house.await?;
     // Not waited for: it may be asking a driver that does not answer, and the next Bay finds the same work.

@@ -2,6 +2,7 @@
 
 mod overlay;
 mod sections;
+mod server;
 mod toml_file;
 mod units;
 
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 pub use sections::{
     Config, Connect, DockerConfig, DriverConfig, DriverKind, HistoryConfig, LogConfig, LogFormat,
-    PluginConfig, PluginLimits, ServerConfig, SessionsConfig, ShipConfig,
+    PluginConfig, PluginLimits, ServerConfig, SessionsConfig, ShipConfig, TlsConfig,
 };
 pub use toml_file::{TomlError, TomlFile, nearest};
 pub use units::{Size, Span};
@@ -126,6 +127,7 @@ impl Config {
         if size < Size::mib(1) || size > Size::mib(64) {
             return Err(Wrong::new(&["server", "max_body"], "must be from 1m to 64m".to_owned()));
         }
+        self.check_server()?;
         let sessions = &self.sessions;
         for (key, span, from, to) in [
             ("start_wait", sessions.start_wait, Span::secs(1), Span::secs(600)),
@@ -218,6 +220,9 @@ fn resolve_paths(table: &mut Table, here: &Path) {
     resolve(table.get_mut("data_dir"));
     resolve(table.get_mut("profiles_dir"));
     resolve(table.get_mut("ship").and_then(|ship| ship.get_mut("path")));
+    for key in ["cert", "key"] {
+        resolve(table.get_mut("tls").and_then(|tls| tls.get_mut(key)));
+    }
     if let Some(Value::Table(plugins)) = table.get_mut("plugins") {
         for (_, plugin) in plugins.iter_mut() {
             resolve(plugin.get_mut("path"));

@@ -168,3 +168,24 @@ fn a_file_that_is_not_there_or_is_no_configuration_is_said_plainly() {
     let big = Config::load(Some(&path), [], &Flags::default()).unwrap_err();
     assert!(big.to_string().contains("larger than 1 MiB"), "{big}");
 }
+
+#[test]
+fn the_listener_has_bounds_and_says_what_is_wrong() {
+    let good = "[server]\nops_listen = \"127.0.0.1:0\"\nidle_timeout = \"2m\"\ncors_origins = [\"https://a.example\"]\n\
+                [tls]\ncert = \"c.pem\"\nkey = \"k.pem\"";
+    let config = load(good, &[]).unwrap();
+    assert_eq!(config.server.idle_timeout, Span::secs(120));
+    assert!(config.tls.cert.is_some_and(|path| path.is_absolute()), "relative to the file");
+    for (toml, words) in [
+        ("[server]\nops_listen = \"0.0.0.0:9114\"", "loopback address"),
+        ("[server]\nconnections = 0", "from 1 to"),
+        ("[server]\nhead_timeout = \"0s\"", "from 1s to 300s"),
+        ("[server]\ncors_origins = [\"*\"]", "is not an origin"),
+        ("[server]\ncors_origins = [\"https://a.example/\"]", "is not an origin"),
+        ("[tls]\ncert = \"c.pem\"", "is needed beside tls.cert"),
+        ("[tls]\nkey = \"k.pem\"", "is needed beside tls.key"),
+    ] {
+        let text = refused(toml, &[]);
+        assert!(text.contains(words), "{toml}: {text}");
+    }
+}

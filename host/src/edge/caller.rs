@@ -15,6 +15,9 @@ pub struct Guest(pub OpContext);
 /// A key with the scope `admin`.
 pub struct Admin(pub OpContext);
 
+/// A key with the scope `ops`.
+pub struct Ops(pub OpContext);
+
 /// A key with the scope `lockers:files`.
 pub struct LockerFiles(pub OpContext);
 
@@ -45,5 +48,6 @@ extractors! {
     Caller: parts => context(parts);
     Guest: parts => context(parts);
     Admin: parts => with_scope(parts, Scope::Admin);
+    Ops: parts => with_scope(parts, Scope::Ops);
     LockerFiles: parts => with_scope(parts, Scope::LockersFiles);
 }

@@ -6,12 +6,13 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::handlers::{capability, executions, files, ops, sandboxes};
-use super::middleware::{authenticate, check_origin, identify, recognise};
+use super::handlers::{capability, executions, files, metrics, ops, sandboxes};
+use super::middleware::{authenticate, check_origin, cors, gzip, identify, measure, recognise};
 use super::openapi::ApiDoc;
 use crate::app::App;
 use crate::error::{ApiError, Code};
@@ -28,6 +29,7 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(files::download))
         .routes(routes!(capability::call))
         .routes(routes!(ops::profiles))
+        .routes(routes!(metrics::metrics))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate));
     let open = OpenApiRouter::new()
         .routes(routes!(ops::health))
@@ -35,11 +37,28 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(from_fn_with_state(Arc::clone(&app), recognise));
     // The document is not served yet.
     let (routes, _document) = with_key.merge(open).split_for_parts();
+    guarded(routes, app)
+}
+
+/// What `server.ops_listen` serves, without a key.
+pub fn ops(app: Arc<App>) -> Router {
+    let routes = Router::new()
+        .route("/health", get(ops::health))
+        .route("/ready", get(ops::ready_in_full))
+        .route("/metrics", get(metrics::metrics_for_anyone));
+    guarded(routes, app)
+}
+
+/// What every request passes on every listener, innermost first.
+fn guarded(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
     routes
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&app), check_origin))
+        .layer(from_fn_with_state(Arc::clone(&app), cors))
         .layer(from_fn(identify))
+        .layer(from_fn(measure))
+        .layer(gzip())
         .with_state(app)
 }
 

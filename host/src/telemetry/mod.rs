@@ -1,4 +1,6 @@
-//! Log lines on stderr: text for people, JSON for machines.
+//! Log lines on stderr: text for people, JSON for machines. Numbers are in [`metrics`].
+
+pub mod metrics;
 
 use tracing_subscriber::EnvFilter;
 

@@ -13,6 +13,8 @@ mod python;
 #[cfg(test)]
 mod sandboxes;
 #[cfg(test)]
+mod server;
+#[cfg(test)]
 mod shell;
 #[cfg(test)]
 mod stages;

@@ -3,6 +3,7 @@
 pub mod capability;
 pub mod executions;
 pub mod files;
+pub mod metrics;
 pub mod ops;
 pub mod sandboxes;
 

@@ -1,9 +1,15 @@
-//! What every request passes, outermost first: its id, the Host and Origin lists, who asks.
+//! What every request passes, outermost first: compression, counting, its id, CORS, the Host and Origin lists, who asks.
 
+mod cors;
+mod gzip;
 mod identity;
+mod measure;
 mod origin;
 mod request_id;
 
+pub use cors::{ListedOrigin, cors};
+pub use gzip::gzip;
 pub use identity::{authenticate, recognise};
+pub use measure::measure;
 pub use origin::{AllowedHosts, check_origin};
 pub use request_id::{RequestIds, identify};
