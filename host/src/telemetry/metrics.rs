@@ -15,32 +15,23 @@
 //! | `bay_process_resident_bytes`, `bay_process_open_files`, `bay_info` | |
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
+use super::recorder::Registry;
 use crate::app::App;
 use crate::error::ApiResult;
 
-/// Upper ends of the buckets of every histogram, in seconds.
-const BUCKETS: [f64; 16] = [
-    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
-    300.0,
-];
-/// How often what was measured is summed up: until then each value takes memory.
-const UPKEEP: Duration = Duration::from_secs(5);
-
 /// The recorder of the process, once installed; without one nothing is counted.
-static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+static REGISTRY: OnceLock<Registry> = OnceLock::new();
 
 /// Begins to count; once a process.
 pub fn install() -> anyhow::Result<()> {
-    let recorder = PrometheusBuilder::new().set_buckets(&BUCKETS).map(PrometheusBuilder::build_recorder);
-    let recorder = recorder.map_err(|error: BuildError| anyhow::anyhow!("metrics: {error}"))?;
-    let handle = recorder.handle();
-    metrics::set_global_recorder(recorder).map_err(|_| anyhow::anyhow!("metrics were set up before"))?;
-    let _first = HANDLE.set(handle);
+    let registry = Registry::default();
+    metrics::set_global_recorder(registry.clone())
+        .map_err(|_| anyhow::anyhow!("metrics were set up before"))?;
+    let _first = REGISTRY.set(registry);
     describe();
     Ok(())
 }
@@ -75,22 +66,11 @@ fn describe() {
     describe_gauge!("bay_info", "Always 1; the labels say what runs");
 }
 
-/// Sums up for ever, whether or not anybody asks.
-pub async fn upkeep() {
-    loop {
-        tokio::time::sleep(UPKEEP).await;
-        if let Some(handle) = HANDLE.get() {
-            handle.run_upkeep();
-        }
-    }
-}
-
 /// Everything as Prometheus reads it; null where nothing is counted.
 pub fn render(app: &App) -> Option<String> {
-    let handle = HANDLE.get()?;
+    let registry = REGISTRY.get()?;
     observe(app);
-    handle.run_upkeep();
-    Some(handle.render())
+    Some(registry.render())
 }
 
 /// What is looked at when somebody asks, rather than counted.

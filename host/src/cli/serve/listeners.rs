@@ -13,7 +13,6 @@ use crate::app::App;
 use crate::config::{Config, ServerConfig, TlsConfig};
 use crate::edge::router;
 use crate::edge::server::{Limits, Server, Tls};
-use crate::telemetry;
 
 /// Bound before anything is built, so that a second Bay on the same address says so at once.
 pub(super) struct Listeners {
@@ -53,7 +52,6 @@ impl Listeners {
         let limits = Limits::of(&app.config.server);
         let asked = CancellationToken::new();
         let watch = tokio::spawn(until_asked(asked.clone(), tls.clone())?);
-        let upkeep = tokio::spawn(telemetry::metrics::upkeep());
         let follow = tls.clone().map(|tls| tokio::spawn(tls.follow()));
 
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -72,7 +70,7 @@ impl Listeners {
                 tokio::join!(rest, ops.serve(asked.cancelled()));
             }
         }
-        for task in [Some(watch), Some(upkeep), follow].into_iter().flatten() {
+        for task in [Some(watch), follow].into_iter().flatten() {
             task.abort();
         }
         Ok(())
