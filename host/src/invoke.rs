@@ -127,6 +127,7 @@ pub async fn begin(
     let admitted = passed(stages, Stage::Admit, admitted)?;
     let admitted = passed(stages, Stage::Rules, admit::rules(context, admitted).await)?;
     let routed = passed(stages, Stage::Route, admit::route(app, admitted).await)?;
+    routed.check_upgrade(caller.upgrade.is_some())?;
     if wants == Wants::AnswerIfAwake && app.sessions.ready(&sandbox_id).is_none() {
         return Ok(Begun::Answered(Answer::Asleep));
     }
@@ -134,8 +135,10 @@ pub async fn begin(
     let slot = dispatch::slot(app)?;
     let execution_id = routed.admitted.is_recorded().then(|| Kind::Execution.mint());
     let flying = execution_id.as_deref().map(|id| app.flights.begin(id));
-    let streams = wants == Wants::Events && execution_id.is_some();
-    let stream = streams.then(|| app.streams.open(&context.tenant)).transpose()?;
+    let listens = wants == Wants::Events && execution_id.is_some();
+    let place = (listens || routed.is_stream()).then(|| app.streams.open(&context.tenant)).transpose()?;
+    // Events take a place as long as somebody listens, whatever then becomes of the work.
+    let (listening, stream) = if listens { (place, None) } else { (None, place) };
     let recorded = Recorded::intend(app, context, &routed, execution_id.clone(), claim).await;
     let recorded = passed(stages, Stage::Record, recorded)?;
     if let Some(id) = &execution_id {
@@ -148,9 +151,10 @@ pub async fn begin(
         flying,
         at: None,
         _slot: slot,
+        _stream: stream,
     };
-    if let Some(stream) = stream {
-        let (listener, events) = Listener::of(&routed, stream);
+    if let Some(place) = listening {
+        let (listener, events) = Listener::of(&routed, place);
         tokio::spawn(work.stream(routed, recorded, caller, listener));
         return Ok(Begun::Answered(Answer::Events(events)));
     }
@@ -177,6 +181,7 @@ pub(crate) async fn follow_up(
         flying: None,
         at: Some(lease),
         _slot: dispatch::slot(app)?,
+        _stream: None,
     };
     let recorded = Recorded::Known { id: id.to_owned() };
     if wants == Wants::Events {

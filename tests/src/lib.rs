@@ -35,6 +35,7 @@ pub mod golden;
 pub mod http;
 pub mod images;
 pub mod leaks;
+pub mod live;
 pub mod net;
 mod plugin_cache;
 pub mod plugins;
@@ -43,6 +44,7 @@ pub mod random;
 pub mod sse;
 mod subnet;
 pub mod wait;
+pub mod ws;
 
 pub use api::{Client, Sandbox};
 pub use bay::{Bay, Refused, bay_command};

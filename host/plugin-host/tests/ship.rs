@@ -173,6 +173,40 @@ async fn the_largest_file_passes() {
 }
 
 #[tokio::test]
+async fn what_streams_is_forwarded_with_what_was_asked_for() {
+    let end = || ForwardEnd { status: 200, bytes: 9, end: "complete".into(), refusal: None };
+    for (capability, operation, input, wanted) in [
+        (
+            "filesystem",
+            "upload",
+            json!({ "path": "a&b", "mode": 420, "if_match": "e" }),
+            "POST fs/upload path=a&b mode=420 if_match=e",
+        ),
+        ("filesystem", "archive", json!({ "path": "." }), "POST fs/archive path=."),
+        (
+            "filesystem",
+            "watch",
+            json!({ "path": "d", "recursive": true }),
+            "GET fs/watch path=d recursive=true",
+        ),
+        (
+            "terminal",
+            "ws",
+            json!({ "cols": 80, "rows": 24, "term": "vt100" }),
+            "GET term/ws cols=80 rows=24 term=vt100",
+        ),
+    ] {
+        let runtime = Canned::forward(Ok(end()));
+        let answer = run(capability, operation, input, &runtime).await;
+        assert_eq!(answer, json!({ "status": "ok", "bytes": 9 }));
+        let request = runtime.last();
+        let query: String = request.query.iter().map(|(n, v)| format!(" {n}={v}")).collect();
+        assert_eq!(format!("{} {}{query}", request.method, request.path.join("/")), wanted);
+        assert_eq!(request.body, None, "the caller's goes");
+    }
+}
+
+#[tokio::test]
 async fn a_download_is_forwarded() {
     let end = ForwardEnd { status: 200, bytes: 5, end: "complete".into(), refusal: None };
     let runtime = Canned::forward(Ok(end));
@@ -275,18 +309,33 @@ async fn its_manifest_says_what_bay_needs() {
     };
     assert_eq!(names(|o| o.records), ["python.exec", "shell.exec"]);
     let streams = names(|o| o.streams);
-    for name in ["python.exec", "shell.exec", "executions.output", "executions.events", "filesystem.download"]
-    {
+    for name in [
+        "python.exec",
+        "shell.exec",
+        "executions.output",
+        "executions.events",
+        "filesystem.upload",
+        "filesystem.download",
+        "filesystem.archive",
+        "filesystem.watch",
+    ] {
         assert!(streams.iter().any(|n| n == name), "{name}: {streams:?}");
     }
     let safe = names(|o| o.safe);
     for name in ["filesystem.read_file", "filesystem.list_dir", "filesystem.download", "executions.result"] {
         assert!(safe.iter().any(|n| n == name), "{name}: {safe:?}");
     }
-    for name in ["python.exec", "shell.exec", "shell.process_stdin", "filesystem.write_file"] {
+    for name in [
+        "python.exec",
+        "shell.exec",
+        "shell.process_stdin",
+        "filesystem.write_file",
+        "filesystem.upload",
+        "filesystem.move",
+    ] {
         assert!(!safe.iter().any(|n| n == name), "{name}: {safe:?}");
     }
-    assert_eq!(names(|o| o.upgrade), Vec::<String>::new());
+    assert_eq!(names(|o| o.upgrade), ["terminal.ws"]);
     for (name, operation) in &all {
         assert_eq!(
             operation.input_schema["$schema"], "https://json-schema.org/draft/2020-12/schema",
@@ -299,9 +348,13 @@ async fn its_manifest_says_what_bay_needs() {
         Schema::compile(&operation.input_schema).unwrap().workspace_paths().to_vec()
     };
     assert_eq!(paths("shell.exec"), ["cwd"]);
-    for name in ["read_file", "write_file", "delete_file", "list_dir", "download"] {
+    for name in ["read_file", "write_file", "edit_file", "delete_file", "list_dir", "make_dir", "stat"] {
         assert_eq!(paths(&format!("filesystem.{name}")), ["path"]);
     }
+    for name in ["upload", "download", "archive", "watch"] {
+        assert_eq!(paths(&format!("filesystem.{name}")), ["path"]);
+    }
+    assert_eq!(paths("filesystem.move"), ["from", "to"]);
 }
 
 #[tokio::test]
@@ -390,7 +443,7 @@ proptest! {
             let (capability, operation) = all[which % all.len()].0.split_once('.').unwrap();
             let refusal = Some(body.to_string().into_bytes());
             let end = ForwardEnd { status, bytes: 1, end: "refused".into(), refusal };
-            let forwards = ["download", "output", "events"].contains(&operation);
+            let forwards = ["upload", "download", "archive", "watch", "ws", "output", "events"].contains(&operation);
             let canned = if forwards { Canned::forward(Ok(end)) } else { Canned::json(status, body) };
             let ended = ship.run(call(capability, operation, input), &canned, soon()).await;
             prop_assert!(ended.is_ok(), "{ended:?}");

@@ -21,6 +21,8 @@ pub struct ServerConfig {
     pub hosts: Vec<String>,
     /// Largest body of a request.
     pub max_body: Size,
+    /// Largest upload and archive, as they are sent. A runtime has a bound of its own: Ship's is 1 GiB.
+    pub max_upload: Size,
     /// Failed authentications a minute and address that are answered 401; further ones are answered 429.
     pub failed_auth_per_minute: u32,
 }
@@ -32,6 +34,7 @@ impl Default for ServerConfig {
             allow_anonymous: false,
             hosts: Vec::new(),
             max_body: Size::mib(8),
+            max_upload: Size::mib(1024),
             failed_auth_per_minute: 20,
         }
     }

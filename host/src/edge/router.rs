@@ -12,7 +12,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::handlers::{
-    admin_keys, capability, executions, files, history, ops, processes, sandboxes, tokens,
+    admin_keys, capability, executions, files, history, ops, paths, processes, sandboxes, terminal, tokens,
+    transfer,
 };
 use super::middleware::{as_operator, authenticate, check_origin, identify, recognise};
 use super::openapi::ApiDoc;
@@ -42,6 +43,14 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(files::read, files::write, files::delete))
         .routes(routes!(files::list))
         .routes(routes!(files::download))
+        .routes(routes!(paths::edit))
+        .routes(routes!(paths::make_dir))
+        .routes(routes!(paths::rename))
+        .routes(routes!(paths::stat))
+        .routes(routes!(transfer::upload))
+        .routes(routes!(transfer::archive))
+        .routes(routes!(transfer::watch))
+        .routes(routes!(terminal::ws))
         .routes(routes!(capability::call))
         .routes(routes!(ops::profiles))
         .routes(routes!(admin_keys::create, admin_keys::list))

@@ -23,8 +23,9 @@ use crate::time::{now_ms, rfc3339};
 
 /// Bound of an operation that has no timeout of its own: one file, one listing.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bound of an operation that streams: a large file over a slow line.
-const STREAM_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Bound of an operation that streams. What bounds one is how long it may pause, not how long it takes: a large file
+/// over a slow line, a terminal that somebody comes back to.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(7 * 86_400);
 /// Longest `description` and `tags` of an execution, in bytes.
 const MAX_NOTE: usize = 4096;
 
@@ -90,11 +91,28 @@ impl Admitted {
         if let Some(own) = self.own_timeout() {
             return own + DEADLINE_GRACE;
         }
-        // What is recorded streams its events only; its runtime bounds it by a timeout of its own.
-        if self.spec().is_ok_and(|op| op.spec.streams && !op.spec.records) {
-            STREAM_TIMEOUT
-        } else {
-            CALL_TIMEOUT
+        if self.is_stream() { STREAM_TIMEOUT } else { CALL_TIMEOUT }
+    }
+
+    /// Whether bytes go past the adapter for as long as both sides like. What is recorded streams its events only; its
+    /// runtime bounds it by a timeout of its own.
+    fn is_stream(&self) -> bool {
+        self.spec().is_ok_and(|op| (op.spec.streams || op.spec.upgrade) && !op.spec.records)
+    }
+}
+
+impl Routed {
+    /// Whether it takes a place among its tenant's open streams.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.admitted.is_stream()
+    }
+
+    /// A connection switches protocols only where the adapter says so and the client asked.
+    pub(crate) fn check_upgrade(&self, asked: bool) -> ApiResult<()> {
+        match (self.admitted.spec()?.spec.upgrade, asked) {
+            (true, true) | (false, false) => Ok(()),
+            (true, false) => Err(ApiError::field("Upgrade", "this operation is a WebSocket; open it as one")),
+            (false, true) => Err(ApiError::internal("an upgrade that the adapter does not offer")),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::error::{ApiError, ApiResult, Code};
 use crate::invoke::Answer;
 use crate::runtime::CallerRequest;
 use crate::session::Lease;
+use crate::streams::StreamGuard;
 
 /// What a call takes along.
 pub(crate) struct Work {
@@ -25,6 +26,8 @@ pub(crate) struct Work {
     /// The session it has to run in; null: whichever there is, and else a new one.
     pub(crate) at: Option<Lease>,
     pub(crate) _slot: OwnedSemaphorePermit,
+    /// Its place among the tenant's open streams, where it is one.
+    pub(crate) _stream: Option<StreamGuard>,
 }
 
 impl Work {

@@ -3,31 +3,26 @@
 
 use std::borrow::Cow;
 
-use bay_ship_api::http::{
-    Entry, ErrorBody, ListDirResponse, PythonErrorDetail, ShipError, StdinResponse, WriteFileResponse,
-};
+use bay_ship_api::http::{ErrorBody, PythonErrorDetail, ShipError, StdinResponse};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::bay::plugin::types::Fault;
-use crate::{executions, processes};
 use crate::exports::bay::plugin::adapter::{Action, Event, ForwardEnd, HttpResponse, RequestError};
+use crate::{executions, files, processes};
 
 /// How a response will be read.
 pub enum Reader {
     Python,
     Shell,
-    ReadFile,
-    WriteFile,
-    DeleteFile,
-    ListDir,
-    Download,
+    /// One of the file operations.
+    Files(files::answer::Reader),
     /// An execution's end, asked for after its events have gone to the caller.
     Streamed { execution_id: String, seconds: u64 },
     /// The record of an execution.
     Record,
-    /// A stream of output or events that nothing follows.
+    /// Bytes went past this plugin, and nothing follows.
     Forwarded,
     /// The list of background processes.
     Processes,
@@ -77,7 +72,7 @@ pub fn confused(what: &str) -> Action {
 /// Reads an event.
 pub fn read(reader: Reader, event: Event) -> Action {
     let done = match (reader, event) {
-        (Reader::Download | Reader::Forwarded, Event::Forwarded(end)) => forwarded(end),
+        (Reader::Forwarded, Event::Forwarded(end)) => forwarded(end),
         (reader, Event::Responses(mut responses)) if responses.len() == 1 => match responses.remove(0) {
             Ok(response) => reply(reader, &response),
             Err(error) => Err(unanswered(error)),
@@ -103,18 +98,13 @@ fn reply(reader: Reader, response: &HttpResponse) -> Result<String, Fault> {
     match reader {
         Reader::Python => python(body),
         Reader::Shell => shell(body),
-        Reader::ReadFile => read_file(body),
-        Reader::WriteFile => text(256, &parse::<WriteFileResponse>(body)?),
-        Reader::DeleteFile => text(64, &parse::<Status>(body)?),
-        Reader::ListDir => list_dir(body),
+        Reader::Files(reader) => files::answer::read(reader, body),
         Reader::Record => executions::record(body),
         Reader::Processes => processes::list(body),
         Reader::Process => text(body.len(), &parse::<processes::Piece>(body)?),
         Reader::Stdin => text(256, &parse::<StdinResponse>(body)?),
         Reader::Cancelled => Ok(json!({ "status": "ok" }).to_string()),
-        Reader::Download | Reader::Forwarded | Reader::Streamed { .. } => {
-            Err(nonsense("a stream is not answered like this"))
-        }
+        Reader::Forwarded | Reader::Streamed { .. } => Err(nonsense("a stream is not answered like this")),
     }
 }
 
@@ -217,39 +207,6 @@ struct Shell<'a> {
 
 pub fn shell(body: &str) -> Result<String, Fault> {
     text(body.len(), &parse::<Shell>(body)?)
-}
-
-/// As Ship's own type, but with the content as it is: a file can be 8 MiB, and to decode it only to encode it again
-/// takes a large part of a second.
-#[derive(Deserialize, Serialize)]
-struct ReadFile<'a> {
-    #[serde(borrow)]
-    content: &'a RawValue,
-    path: String,
-    size: u64,
-    encoding: String,
-    etag: String,
-}
-
-fn read_file(body: &str) -> Result<String, Fault> {
-    let file: ReadFile = parse(body)?;
-    if !file.content.get().starts_with('"') {
-        return Err(nonsense("`content` is not a string"));
-    }
-    text(body.len(), &file)
-}
-
-#[derive(Deserialize, Serialize)]
-struct Status {
-    status: String,
-}
-
-/// Ship says `other` for sockets and the like, which the contract does not list: they are left out.
-fn list_dir(body: &str) -> Result<String, Fault> {
-    let mut list: ListDirResponse = parse(body)?;
-    let known = |e: &Entry| matches!(e.kind.as_str(), "file" | "directory" | "symlink");
-    list.entries.retain(known);
-    text(body.len(), &list)
 }
 
 pub fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Fault> {

@@ -3,12 +3,10 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{executions, processes};
 use crate::exports::bay::plugin::adapter::{CapabilitySpec, Manifest, OperationSpec};
+use crate::{executions, files, processes, terminal};
 
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
-/// Most entries of one page of a directory: Ship's own bound.
-const MAX_ENTRIES: u32 = 1000;
 
 /// There is nothing to configure yet; a key that would do nothing is refused.
 #[derive(Deserialize)]
@@ -25,16 +23,13 @@ pub fn manifest(config: &str) -> Result<Manifest, String> {
             operations
         }),
         capability("executions", "What runs and ran, for Bay's own routes.", executions::describe()),
-        capability(
-            "filesystem",
-            "Files beneath the sandbox's workspace.",
-            vec![read_file(), write_file(), delete_file(), list_dir(), download()],
-        ),
+        files::describe::capability(),
+        terminal::capability(),
     ];
     Ok(Manifest { capabilities, wants: Vec::new() })
 }
 
-fn capability(name: &str, summary: &str, operations: Vec<OperationSpec>) -> CapabilitySpec {
+pub fn capability(name: &str, summary: &str, operations: Vec<OperationSpec>) -> CapabilitySpec {
     CapabilitySpec { name: name.into(), summary: summary.into(), operations }
 }
 
@@ -52,7 +47,7 @@ pub fn object(title: &str, required: &[&str], properties: Value) -> Value {
     json!({ "$schema": DRAFT, "title": title, "type": "object", "required": required, "properties": properties })
 }
 
-fn path(description: &str) -> Value {
+pub fn path(description: &str) -> Value {
     json!({ "type": "string", "format": "workspace-path", "maxLength": 4096,
         "description": description, "examples": ["data/report.csv"] })
 }
@@ -66,11 +61,6 @@ fn on_disconnect() -> Value {
     json!({ "type": ["string", "null"], "enum": ["interrupt", "continue", null], "default": null,
         "description": "Of a stream of events: what becomes of the work when its reader goes. `interrupt` where \
             nothing is said." })
-}
-
-fn encoding() -> Value {
-    json!({ "type": "string", "enum": ["utf-8", "base64"], "default": "utf-8",
-        "description": "How `content` holds the file's bytes." })
 }
 
 fn python_exec() -> OperationSpec {
@@ -171,119 +161,4 @@ fn shell_exec() -> OperationSpec {
         }),
     );
     operation("exec", "Run a shell command.", &["records", "streams"], input, output)
-}
-
-fn read_file() -> OperationSpec {
-    let input = object(
-        "A file to read",
-        &["path"],
-        json!({
-            "path": path("The file."),
-            "encoding": encoding(),
-            "offset": { "type": ["integer", "null"], "minimum": 1, "default": null, "description": "First line, from 1." },
-            "limit": { "type": ["integer", "null"], "minimum": 1, "default": null, "description": "Number of lines." },
-        }),
-    );
-    let output = object(
-        "A file's content",
-        &["content", "path", "size", "encoding", "etag"],
-        json!({
-            "content": { "type": "string" },
-            "path": { "type": "string" },
-            "size": { "type": "integer", "minimum": 0, "description": "Bytes of the whole file." },
-            "encoding": { "type": "string" },
-            "etag": { "type": "string", "description": "Changes with the content." },
-        }),
-    );
-    operation("read_file", "Read a file of at most 8 MiB.", &["safe"], input, output)
-}
-
-fn write_file() -> OperationSpec {
-    let input = object(
-        "A file to write",
-        &["path", "content"],
-        json!({
-            "path": path("The file; directories above it are made."),
-            "content": { "type": "string" },
-            "encoding": encoding(),
-            "mode": { "type": ["integer", "null"], "minimum": 0, "maximum": 4095, "default": null,
-                "description": "Permission bits; only the lowest nine count." },
-            "append": { "type": "boolean", "default": false, "description": "Add to what is there." },
-            "expected_size": { "type": ["integer", "null"], "minimum": 0, "default": null,
-                "description": "With `append`: refuse unless the file has this many bytes now." },
-            "if_match": { "type": ["string", "null"], "default": null,
-                "description": "Refuse unless the file has this etag now; `*`: unless it exists." },
-        }),
-    );
-    let output = object(
-        "A written file",
-        &["status", "path", "size", "etag"],
-        json!({
-            "status": { "type": "string" },
-            "path": { "type": "string" },
-            "size": { "type": "integer", "minimum": 0 },
-            "etag": { "type": "string" },
-        }),
-    );
-    operation("write_file", "Write a file, whole or not at all.", &[], input, output)
-}
-
-fn delete_file() -> OperationSpec {
-    let input = object(
-        "A path to delete",
-        &["path"],
-        json!({ "path": path("A file, or a directory with all beneath.") }),
-    );
-    let output = object("Deleted", &["status"], json!({ "status": { "type": "string" } }));
-    operation("delete_file", "Delete a file, or a directory with all beneath it.", &[], input, output)
-}
-
-fn list_dir() -> OperationSpec {
-    let mut directory = path("The directory.");
-    directory["default"] = json!(".");
-    let input = object(
-        "A directory to list",
-        &[],
-        json!({
-            "path": directory,
-            "recursive": { "type": "boolean", "default": false, "description": "Into subdirectories." },
-            "hidden": { "type": "boolean", "default": false, "description": "Names that start with a dot, too." },
-            "limit": { "type": ["integer", "null"], "minimum": 1, "maximum": MAX_ENTRIES, "default": null,
-                "description": "Most entries of one page." },
-            "cursor": { "type": ["string", "null"], "maxLength": 8192, "default": null,
-                "description": "`next_cursor` of the page before." },
-        }),
-    );
-    let entry = object(
-        "An entry",
-        &["name", "path", "type", "size", "modified_at", "mode"],
-        json!({
-            "name": { "type": "string" },
-            "path": { "type": "string" },
-            "type": { "type": "string", "enum": ["file", "directory", "symlink"] },
-            "size": { "type": "integer", "minimum": 0 },
-            "modified_at": { "type": ["string", "null"], "format": "date-time" },
-            "mode": { "type": "string", "description": "Octal permission bits.", "examples": ["0644"] },
-        }),
-    );
-    let output = object(
-        "A page of a directory",
-        &["entries", "truncated", "next_cursor"],
-        json!({
-            "entries": { "type": "array", "items": entry, "description": "Directories first, then by name." },
-            "truncated": { "type": "boolean", "description": "There is more." },
-            "next_cursor": { "type": ["string", "null"] },
-        }),
-    );
-    operation("list_dir", "List a directory.", &["safe"], input, output)
-}
-
-fn download() -> OperationSpec {
-    let input = object("A file to download", &["path"], json!({ "path": path("The file.") }));
-    let output = object(
-        "The file's bytes go to the caller as they are",
-        &["status", "bytes"],
-        json!({ "status": { "type": "string" }, "bytes": { "type": "integer", "minimum": 0 } }),
-    );
-    operation("download", "Download a file of any size.", &["safe", "streams"], input, output)
 }

@@ -1,14 +1,17 @@
-//! Speaks Ship's HTTP: `python`, `shell`, `filesystem`, and the `executions` behind Bay's own routes.
+//! Speaks Ship's HTTP: `python`, `shell`, `filesystem`, `terminal`, and the `executions` behind Bay's own routes.
 //!
-//! Every operation is one request: [`plan`] makes it from the input, [`answer`] makes a reply or a fault of what
-//! came back. Only where an execution's events go to the caller a second one asks for its end ([`executions`]).
-//! [`describe`] says all of this in JSON Schema. None of it trusts what the runtime says.
+//! Every operation is one request, or one forward whose bodies do not come in here: [`plan`] makes it from the input,
+//! [`answer`] makes a reply or a fault of what came back. Only where an execution's events go to the caller a second
+//! request asks for its end ([`executions`]). [`describe`] says all of this in JSON Schema. None of it trusts what the
+//! runtime says.
 
 mod answer;
 mod describe;
 mod executions;
+mod files;
 mod plan;
 mod processes;
+mod terminal;
 
 use std::cell::Cell;
 

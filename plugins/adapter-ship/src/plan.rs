@@ -1,39 +1,17 @@
 //! From a call to the request that serves it.
 
-use bay_ship_api::http::{
-    DeleteFileRequest, ListDirRequest, PythonExecRequest, ReadFileRequest, ShellExecRequest,
-};
+use bay_ship_api::http::{PythonExecRequest, ShellExecRequest};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::answer::{Reader, fault};
 use crate::bay::plugin::types::Fault;
-use crate::{executions, processes};
 use crate::exports::bay::plugin::adapter::{Action, Call, HttpRequest, Target};
+use crate::{executions, files, processes, terminal};
 
 /// What to do, and how to read what comes of it.
 pub struct Plan {
     pub action: Action,
     pub reader: Reader,
-}
-
-/// As Ship's own type, but with the content as it is: it can be 8 MiB, which need not be decoded here.
-#[derive(Deserialize, Serialize)]
-struct WriteFile<'a> {
-    path: String,
-    #[serde(borrow)]
-    content: &'a RawValue,
-    encoding: Option<String>,
-    mode: Option<u32>,
-    #[serde(default)]
-    append: bool,
-    expected_size: Option<u64>,
-    if_match: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct PathInput {
-    path: String,
 }
 
 /// Plans one call.
@@ -51,33 +29,16 @@ pub fn plan(call: &Call) -> Result<Plan, Fault> {
         }
         ("shell", operation) => processes::plan(call, operation),
         ("executions", operation) => executions::plan(call, operation),
-        ("filesystem", "read_file") => {
-            post(&["fs", "read_file"], &input::<ReadFileRequest>(call)?, Reader::ReadFile)
-        }
-        ("filesystem", "write_file") => {
-            post(&["fs", "write_file"], &input::<WriteFile>(call)?, Reader::WriteFile)
-        }
-        ("filesystem", "delete_file") => {
-            post(&["fs", "delete_file"], &input::<DeleteFileRequest>(call)?, Reader::DeleteFile)
-        }
-        ("filesystem", "list_dir") => {
-            let mut request: ListDirRequest = input(call)?;
-            if request.path.is_empty() {
-                request.path = ".".into();
-            }
-            post(&["fs", "list_dir"], &request, Reader::ListDir)
-        }
-        ("filesystem", "download") => {
-            let PathInput { path } = input(call)?;
-            let query = vec![("path".to_owned(), path)];
-            let request = HttpRequest { query, ..request("GET", &["fs", "download"]) };
-            Ok(Plan { action: Action::Forward(request), reader: Reader::Download })
-        }
-        (capability, operation) => Err(fault(
-            "capability_not_supported",
-            format!("adapter-ship has no operation `{capability}.{operation}`"),
-        )),
+        ("filesystem", _) => files::plan::plan(call),
+        ("terminal", "ws") => terminal::plan(call),
+        _ => Err(unknown(call)),
     }
+}
+
+/// An operation that the manifest does not have.
+pub fn unknown(call: &Call) -> Fault {
+    let name = format!("{}.{}", call.capability, call.operation);
+    fault("capability_not_supported", format!("adapter-ship has no operation `{name}`"))
 }
 
 /// The host has validated the input; a mismatch here means that schema and code disagree.

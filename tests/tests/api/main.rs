@@ -24,3 +24,9 @@ mod shell;
 mod stages;
 #[cfg(test)]
 mod streaming;
+#[cfg(test)]
+mod terminal;
+#[cfg(test)]
+mod transfer;
+#[cfg(test)]
+mod watch;

@@ -63,7 +63,7 @@ async fn keyed(
         return repeat::attach(app, context, &sandbox_id, &id, &input, wants, guard).await;
     }
     let claim = guard.claim();
-    let caller = CallerRequest { headers, body: None };
+    let caller = CallerRequest { headers, ..CallerRequest::default() };
     let call = CallRequest { sandbox_id, capability, operation, input, caller, wants, claim };
     let stages = Arc::new(Stages::begin());
     let begun = begin(app, context, call, &stages).await;
@@ -100,12 +100,26 @@ pub async fn run(
     input: Value,
     headers: HeaderMap,
 ) -> Response {
+    let caller = CallerRequest { headers, ..CallerRequest::default() };
+    run_with(app, context, sandbox_id, capability, operation, input, caller).await
+}
+
+/// The same for a request that has more to pass on than its head.
+pub async fn run_with(
+    app: &Arc<App>,
+    context: &OpContext,
+    sandbox_id: String,
+    capability: &str,
+    operation: &str,
+    input: Value,
+    caller: CallerRequest,
+) -> Response {
     let call = CallRequest {
         sandbox_id,
         capability: capability.to_owned(),
         operation: operation.to_owned(),
         input,
-        caller: CallerRequest { headers, body: None },
+        caller,
         wants: Wants::Answer,
         claim: None,
     };
@@ -139,7 +153,9 @@ pub fn answer(answer: Answer) -> Response {
             (StatusCode::ACCEPTED, body).into_response()
         }
         Answer::Stream(Forwarded { status, headers, body }) => {
-            let mut response = Response::new(streamed(body));
+            // What follows a switch of protocols is no body.
+            let switched = status == StatusCode::SWITCHING_PROTOCOLS;
+            let mut response = Response::new(if switched { Body::empty() } else { streamed(body) });
             *response.status_mut() = status;
             *response.headers_mut() = headers;
             response

@@ -94,7 +94,7 @@ pub async fn output(
     let Some(known) = known::find(&app, sandbox, &row, "output", asked)? else {
         return from_record(&row, stream, offset);
     };
-    let caller = CallerRequest { headers, body: None };
+    let caller = CallerRequest { headers, ..CallerRequest::default() };
     match follow_up(&app, &context, known, &id, Wants::Answer, caller).await {
         Ok(answer) => Ok(named(capability::answer(answer), &id)),
         Err(error) if error.code == Code::NotFound => from_record(&row, stream, offset),

@@ -6,10 +6,13 @@ pub mod executions;
 pub mod files;
 pub mod history;
 pub mod ops;
+pub mod paths;
 pub mod processes;
 mod repeat;
 pub mod sandboxes;
+pub mod terminal;
 pub mod tokens;
+pub mod transfer;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;

@@ -2,6 +2,7 @@
 
 mod create;
 mod fields;
+pub mod files;
 mod key;
 mod sandbox;
 mod token;
