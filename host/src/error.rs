@@ -24,10 +24,10 @@ pub enum Retry {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal, $retry:ident;)*) => {
+    ($(#[doc = $doc:literal] $name:ident = $text:literal, $status:literal, $retry:ident;)*) => {
         /// Every error code of the REST contract.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Code { $($(#[$doc])* $name,)* }
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code { $(#[doc = $doc] $name,)* }
 
         impl Code {
             /// Every code, in the order of the contract's table.
@@ -36,6 +36,11 @@ macro_rules! codes {
             /// Text in an answer, status, and when a repeat makes sense.
             pub fn row(self) -> (&'static str, u16, Retry) {
                 match self { $(Code::$name => ($text, $status, Retry::$retry),)* }
+            }
+
+            /// What it means, in a few words.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Code::$name => $doc.trim().trim_end_matches('.'),)* }
             }
         }
     };
@@ -217,6 +222,10 @@ impl From<Conflict> for ApiError {
                 Self::new(Code::SandboxExpired, "the sandbox's time is up; make a new one")
                     .with(json!({ "expires_at": crate::time::rfc3339(expires_at) }))
             }
+            Conflict::TooManyKeys { limit, used } => Self::new(Code::QuotaExceeded, error.message)
+                .with(json!({ "quota": "keys", "limit": limit, "used": used })),
+            Conflict::NameTaken => Self::new(Code::AlreadyExists, error.message),
+            Conflict::FilesFull => Self::new(Code::Overloaded, error.message).after(Duration::from_secs(1)),
             Conflict::TtlInfinite => Self::new(
                 Code::SandboxTtlInfinite,
                 "the sandbox never expires, so there is nothing to extend",
@@ -227,7 +236,6 @@ impl From<Conflict> for ApiError {
             ),
             Conflict::SessionLive
             | Conflict::Stale
-            | Conflict::NameTaken
             | Conflict::Finished
             | Conflict::IdTaken
             | Conflict::KeyReused => error,

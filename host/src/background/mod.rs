@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::audit;
 use crate::auth::SystemContext;
 use crate::config::HistoryConfig;
 use crate::store::{HistoryLimits, Store, StoreError};
@@ -23,8 +24,10 @@ use crate::time::now_ms;
 pub use expired::ExpiredReport;
 pub use gc::{TaskReport, collect};
 
-/// How long a deleted sandbox answers a repeated DELETE with 204.
+/// How long a deleted sandbox or locker answers a repeated DELETE with 204.
 const TOMBSTONE_MS: i64 = 24 * 3600 * 1000;
+/// How long an execution that no history keeps is known after its end, for whoever waits for it.
+const UNLISTED_MS: i64 = 600 * 1000;
 /// Most rounds of one task in one run; each takes a bounded number of rows.
 const MAX_ROUNDS: usize = 200;
 
@@ -79,15 +82,17 @@ pub struct HousekeepingReport {
     pub idempotency_keys: usize,
     /// Executions past the history's bounds, or of deleted sandboxes.
     pub executions: usize,
-    /// Deleted sandboxes past their retention.
+    /// Deleted sandboxes and lockers past their retention.
     pub tombstones: usize,
+    /// Entries of the audit log past its bounds.
+    pub audit: usize,
 }
 
 impl HousekeepingReport {
     fn did_something(&self) -> bool {
         let expired = &self.expired;
         let done =
-            expired.removed + expired.stopped + self.idempotency_keys + self.executions + self.tombstones;
+            expired.removed + expired.stopped + self.idempotency_keys + self.executions + self.tombstones + self.audit;
         done > 0 || !expired.errors.is_empty()
     }
 }
@@ -101,7 +106,8 @@ pub async fn keep_house(app: &Arc<App>) -> (HousekeepingReport, Result<(), Store
     let keep = i64::try_from(config.idempotency_keep.as_millis()).unwrap_or(i64::MAX);
     let keys = prune_keys(&app.store, &system, now_ms().saturating_sub(keep), &mut report).await;
     let history = prune_history(&app.store, &system, &app.config.history, &mut report).await;
-    (report, expired.and(keys).and(history))
+    let audit = prune_audit(&app.store, &system, &mut report).await;
+    (report, expired.and(keys).and(history).and(audit))
 }
 
 async fn prune_keys(
@@ -127,7 +133,13 @@ async fn prune_history(
     report: &mut HousekeepingReport,
 ) -> Result<(), StoreError> {
     let keep = i64::try_from(history.keep.as_millis()).unwrap_or(i64::MAX);
-    let limits = HistoryLimits { before: now_ms().saturating_sub(keep), per_sandbox: history.per_sandbox };
+    let limits = HistoryLimits {
+        before: now_ms().saturating_sub(keep),
+        per_sandbox: history.per_sandbox,
+        sandbox_bytes: history.sandbox_bytes.bytes(),
+        tenant_bytes: history.tenant_bytes.bytes(),
+        unlisted_before: now_ms().saturating_sub(UNLISTED_MS),
+    };
     for _ in 0..MAX_ROUNDS {
         let erased = store.erase_deleted_executions(system).await?;
         let pruned = store.prune_executions(system, limits).await?;
@@ -137,6 +149,22 @@ async fn prune_history(
         }
     }
     report.tombstones = store.purge_tombstones(system, now_ms() - TOMBSTONE_MS).await?;
+    report.tombstones += store.purge_locker_tombstones(system, now_ms() - TOMBSTONE_MS).await?;
+    Ok(())
+}
+
+async fn prune_audit(
+    store: &Store,
+    system: &SystemContext,
+    report: &mut HousekeepingReport,
+) -> Result<(), StoreError> {
+    for _ in 0..MAX_ROUNDS {
+        let pruned = store.prune_audit(system, now_ms() - audit::KEEP_MS, audit::KEEP).await?;
+        report.audit += pruned;
+        if pruned == 0 {
+            break;
+        }
+    }
     Ok(())
 }
 

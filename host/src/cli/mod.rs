@@ -1,5 +1,6 @@
 //! The command line.
 
+mod admin_client;
 mod config;
 mod key;
 mod profile;
@@ -27,7 +28,7 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Start Bay and show what it does, request by request.
     Quickstart(quickstart::QuickstartArgs),
-    /// Make API keys; Bay must not be running on the data directory.
+    /// Make, list and revoke API keys, whether or not Bay runs.
     #[command(subcommand)]
     Key(key::KeyCommand),
     /// Look a configuration over.

@@ -21,6 +21,10 @@ pub struct ServerConfig {
     pub hosts: Vec<String>,
     /// Largest body of a request.
     pub max_body: Size,
+    /// Largest upload and archive, as they are sent. A runtime has a bound of its own: Ship's is 1 GiB.
+    pub max_upload: Size,
+    /// Failed authentications a minute and address that are answered 401; further ones are answered 429.
+    pub failed_auth_per_minute: u32,
 }
 
 impl Default for ServerConfig {
@@ -30,6 +34,8 @@ impl Default for ServerConfig {
             allow_anonymous: false,
             hosts: Vec::new(),
             max_body: Size::mib(8),
+            max_upload: Size::mib(1024),
+            failed_auth_per_minute: 20,
         }
     }
 }
@@ -149,11 +155,20 @@ pub struct HistoryConfig {
     pub keep: Span,
     /// How many a sandbox.
     pub per_sandbox: u32,
+    /// How much a sandbox.
+    pub sandbox_bytes: Size,
+    /// How much a tenant.
+    pub tenant_bytes: Size,
 }
 
 impl Default for HistoryConfig {
     fn default() -> Self {
-        Self { keep: Span::secs(30 * 86_400), per_sandbox: 10_000 }
+        Self {
+            keep: Span::secs(30 * 86_400),
+            per_sandbox: 10_000,
+            sandbox_bytes: Size::mib(256),
+            tenant_bytes: Size::mib(4096),
+        }
     }
 }
 

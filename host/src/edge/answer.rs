@@ -46,3 +46,35 @@ fn merge(into: &mut HeaderMap, from: &HeaderMap) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use serde_json::Value;
+
+    use super::*;
+
+    async fn retryable(method: Method, keyed: bool, code: Code) -> Value {
+        let mut headers = HeaderMap::new();
+        if keyed {
+            headers.insert("idempotency-key", HeaderValue::from_static("k"));
+        }
+        let repeatable = is_repeatable(&method, &headers);
+        let answer = finish(ApiError::new(code, "gone").into_response(), "r", repeatable);
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        serde_json::from_slice::<Value>(&body).unwrap()["error"]["retryable"].clone()
+    }
+
+    #[tokio::test]
+    async fn a_post_is_repeatable_only_with_a_key() {
+        for code in [Code::RuntimeError, Code::PluginError, Code::Timeout] {
+            assert_eq!(retryable(Method::POST, false, code).await, false, "{code:?}");
+            assert_eq!(retryable(Method::POST, true, code).await, true, "{code:?}");
+            assert_eq!(retryable(Method::GET, false, code).await, true, "{code:?}");
+            // No route reads a key on these.
+            assert_eq!(retryable(Method::PATCH, true, code).await, false, "{code:?}");
+        }
+        assert_eq!(retryable(Method::POST, true, Code::ValidationError).await, false);
+        assert_eq!(retryable(Method::POST, false, Code::Overloaded).await, true);
+    }
+}

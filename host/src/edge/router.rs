@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Router};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::handlers::{capability, executions, files, gc, ops, sandboxes, usage};
-use super::middleware::{authenticate, check_origin, identify, limit_rate, recognise};
-use super::openapi::ApiDoc;
+use super::handlers::{
+    admin_keys, audit as audit_log, capabilities, capability, docs, executions, files, gc, history, lockers,
+    ops, paths, processes, sandboxes, terminal, tokens, transfer, usage,
+};
+use super::middleware::{as_operator, audit, authenticate, check_origin, identify, limit_rate, recognise};
+use super::openapi::{ApiDoc, Document};
 use crate::app::App;
 use crate::error::{ApiError, Code};
 
@@ -24,28 +28,74 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(sandboxes::extend_ttl))
         .routes(routes!(sandboxes::keepalive))
         .routes(routes!(sandboxes::stop))
+        .routes(routes!(tokens::create))
         .routes(routes!(sandboxes::recover))
         .routes(routes!(executions::get))
+        .routes(routes!(executions::output))
+        .routes(routes!(executions::events))
+        .routes(routes!(executions::cancel))
+        .routes(routes!(history::list, history::clear))
+        .routes(routes!(history::last))
+        .routes(routes!(history::get, history::annotate))
+        .routes(routes!(processes::list))
+        .routes(routes!(processes::read, processes::kill))
+        .routes(routes!(processes::stdin))
         .routes(routes!(files::read, files::write, files::delete))
         .routes(routes!(files::list))
         .routes(routes!(files::download))
+        .routes(routes!(paths::edit))
+        .routes(routes!(paths::make_dir))
+        .routes(routes!(paths::rename))
+        .routes(routes!(paths::stat))
+        .routes(routes!(transfer::upload))
+        .routes(routes!(transfer::archive))
+        .routes(routes!(transfer::watch))
+        .routes(routes!(terminal::ws))
         .routes(routes!(capability::call))
+        .routes(routes!(lockers::create, lockers::list))
+        .routes(routes!(lockers::get, lockers::update, lockers::delete))
+        .routes(routes!(lockers::read_file))
+        .routes(routes!(lockers::write_file))
+        .routes(routes!(lockers::list_files))
+        .routes(routes!(lockers::delete_file))
+        .routes(routes!(audit_log::entries))
+        .routes(routes!(audit_log::failures))
         .routes(routes!(ops::profiles))
         .routes(routes!(gc::run))
         .routes(routes!(gc::status))
         .routes(routes!(usage::get))
+        .routes(routes!(capabilities::list))
+        .routes(routes!(admin_keys::create, admin_keys::list))
+        .routes(routes!(admin_keys::get, admin_keys::revoke))
+        .layer(from_fn_with_state(Arc::clone(&app), audit))
         .layer(from_fn_with_state(Arc::clone(&app), limit_rate))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate));
     let open = OpenApiRouter::new()
         .routes(routes!(ops::health))
         .routes(routes!(ops::ready))
+        .routes(routes!(docs::openapi))
+        .routes(routes!(docs::page))
+        .routes(routes!(docs::file))
         .layer(from_fn_with_state(Arc::clone(&app), recognise));
-    // The document is not served yet.
-    let (routes, _document) = with_key.merge(open).split_for_parts();
+    let (routes, generated) = with_key.merge(open).split_for_parts();
+    let document = Arc::new(Document::new(&generated, &app.plugins.load()));
     routes
+        .layer(Extension(document))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&app), check_origin))
+        .layer(from_fn(identify))
+        .with_state(app)
+}
+
+/// What the admin socket serves: keys, to whoever may open it.
+pub fn operator_router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/admin/keys", get(admin_keys::list).post(admin_keys::create))
+        .route("/v1/admin/keys/{key}", get(admin_keys::get).delete(admin_keys::revoke))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn(as_operator))
         .layer(from_fn(identify))
         .with_state(app)
 }

@@ -7,9 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
 
 /// Most connections at once; further ones wait in the kernel's backlog.
@@ -28,7 +27,7 @@ pub struct Peer(pub SocketAddr);
 /// Serves until `shutdown` resolves, then lets calls in flight end.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
+    let (ending, watching) = watch::channel(false);
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
@@ -44,24 +43,22 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
                 continue;
             }
         };
-        let connection = graceful.watch(connection(stream, peer, router.clone()));
+        let connection = connection(stream, peer, router.clone(), watching.clone());
         tokio::spawn(async move {
-            // An error here is a client that broke off or sent no HTTP: its own business.
-            let _ended = connection.await;
+            connection.await;
             drop(slot);
         });
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+    drop(watching);
+    let _nobody = ending.send(true);
+    // Each connection holds the other end until it has ended.
+    if tokio::time::timeout(DRAIN_TIMEOUT, ending.closed()).await.is_err() {
         tracing::warn!("some calls were still in flight at the end");
     }
 }
 
-fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    router: Router,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut ending: watch::Receiver<bool>) {
     // Answers are small and wanted at once; without this each waits for the other side's delayed ACK.
     let _best_effort = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
@@ -69,8 +66,16 @@ fn connection(
         request.extensions_mut().insert(Peer(peer));
         router.clone().oneshot(request)
     });
-    hyper::server::conn::http1::Builder::new()
+    let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    // An error here is a client that broke off or sent no HTTP: its own business.
+    tokio::select! {
+        _ended = connection.as_mut() => return,
+        _told = ending.wait_for(|ending| *ending) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ended = connection.await;
 }

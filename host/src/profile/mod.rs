@@ -2,6 +2,7 @@
 
 mod check;
 mod current;
+mod files_only;
 mod set;
 mod types;
 
@@ -9,6 +10,7 @@ mod types;
 mod tests;
 
 pub use current::Profiles;
+pub use files_only::{FILESYSTEM, files_only};
 pub use set::{DEFAULT_PROFILE, ProfileErrors, ProfileSet};
 pub use types::{
     Container, DockerContainer, History, KnownPlugins, LocalContainer, Profile, Resources, TenantFile,

@@ -10,6 +10,7 @@ use crate::auth::{OpContext, SystemContext, Tenant};
 use crate::error::{ApiError, ApiResult};
 use crate::execution::admit::{find_sandbox, not_expired};
 use crate::id::Kind;
+use crate::locker::end_files;
 use crate::session::remove_locker;
 use crate::store::{SandboxRow, SandboxStatus};
 use crate::time::now_ms;
@@ -64,6 +65,7 @@ pub async fn remove(app: &Arc<App>, tenant: &Tenant, id: &str) -> ApiResult<()> 
     let system = SystemContext::for_background();
     while app.store.erase_deleted_executions(&system).await? > 0 {}
     if deleted.locker.is_some() {
+        end_files(app, tenant, &deleted.sandbox.locker_id).await?;
         // The volume's name was written by a start that may have ended only just now.
         let pending = app.store.list_pending_removals(&system).await?.lockers;
         for locker in pending.iter().filter(|l| l.id == deleted.sandbox.locker_id) {

@@ -9,7 +9,8 @@ use futures::future::{BoxFuture, select_all};
 use super::live::{Live, LiveContainer};
 use crate::driver::{ContainerRef, ContainerStatus, Driver, DriverError};
 use crate::error::{ApiError, ApiResult};
-use crate::profile::Profiles;
+use crate::id::Kind;
+use crate::profile::{Profile, Profiles, files_only};
 use crate::store::{Conflict, Failure, SandboxRow, SessionKey, Store, StoreError, Transition};
 use crate::time::now_ms;
 
@@ -41,10 +42,16 @@ impl SessionEnv {
         Credentials::derive(&self.secret, &key.id, key.generation)
     }
 
+    /// What a session of this sandbox consists of; null where its profile is no longer there.
+    pub(super) fn profile(&self, sandbox: &SandboxRow) -> Option<Arc<Profile>> {
+        let profile = self.profiles.get(&sandbox.tenant, &sandbox.profile)?;
+        if Kind::Files.is(&sandbox.id) { files_only(&profile).map(Arc::new) } else { Some(profile) }
+    }
+
     /// Until the session ends by idleness or by the sandbox's expiry; zero when it is due.
     pub(super) fn time_left(&self, sandbox: &SandboxRow, last_used: i64) -> Duration {
         let idle_timeout = sandbox.idle_timeout_ms.or_else(|| {
-            let profile = self.profiles.get(&sandbox.tenant, &sandbox.profile)?;
+            let profile = self.profile(sandbox)?;
             i64::try_from(profile.idle_timeout.as_millis()).ok()
         });
         let idle = idle_timeout.map_or(i64::MAX, |ms| last_used.saturating_add(ms));

@@ -249,6 +249,7 @@ impl Task {
             tracing::error!(sandbox = %self.sandbox.id, error = %error.message, "could not clear a lost session away");
             self.registry.unfinished().wake();
         }
+        self.walk_locker(true);
     }
 
     /// Removes the containers; tries until it worked, because whatever runs must not be forgotten.
@@ -266,6 +267,7 @@ impl Task {
             self.collect_stops_for(STOP_RETRY).await;
             return;
         }
+        self.walk_locker(live.is_some());
         self.apply(Event::Stopped, |view| *view = View { phase: view.phase, ..View::idle() });
         for reply in self.stops.drain(..) {
             let _gone = reply.send(Ok(()));
@@ -273,6 +275,13 @@ impl Task {
         // Whoever asked for a start while it was stopping gets one now.
         if !self.starts.is_empty() {
             self.apply(Event::Start, |view| view.failure = None);
+        }
+    }
+
+    /// What the session leaves in its locker is known soon after its end.
+    fn walk_locker(&self, had_session: bool) {
+        if had_session {
+            self.registry.usage().walk_later(&self.env, &self.sandbox.tenant, &self.sandbox.locker_id);
         }
     }
 

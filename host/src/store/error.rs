@@ -143,6 +143,9 @@ pub enum Conflict {
     /// Another locker of this tenant has the name.
     #[error("the name is taken")]
     NameTaken,
+    /// As many sandboxes that serve lockers' files run as may.
+    #[error("too many lockers are being read or written")]
+    FilesFull,
     /// The execution has ended already.
     #[error("the execution has ended already")]
     Finished,
@@ -152,6 +155,14 @@ pub enum Conflict {
     /// The idempotency key came with another body before.
     #[error("this Idempotency-Key was used with another body; use a new one for a new request")]
     KeyReused,
+    /// The tenant has as many valid API keys as a tenant may have.
+    #[error("the tenant has {used} valid API keys, at most {limit} are possible; revoke some")]
+    TooManyKeys {
+        /// How many it may have.
+        limit: u64,
+        /// How many it has.
+        used: u64,
+    },
 }
 
 impl From<rusqlite::Error> for StoreError {

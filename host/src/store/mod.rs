@@ -20,6 +20,7 @@
 //!
 //! Times are milliseconds since 1970 ([`Millis`]).
 
+mod audit;
 mod error;
 mod executions;
 mod idempotency;
@@ -43,13 +44,15 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+pub use audit::{AuditFilter, AuditRow, NewAudit};
 pub use error::{Conflict, OpenError, StoreError};
 pub use executions::{
-    ExecType, ExecutionFilter, ExecutionRow, ExecutionStatus, FinishExecution, HistoryLimits, NewExecution,
+    Annotation, ExecType, ExecutionFilter, ExecutionRow, ExecutionStatus, FinishExecution, HistoryLimits,
+    NewExecution,
 };
 pub use idempotency::{Claim, Claimed};
 pub use keys::{KeyRow, NewKey};
-pub use lockers::{LockerRow, NewLocker};
+pub use lockers::{LockerChange, LockerFilter, LockerRow, NewLocker};
 pub use page::{Cursor, Listing, Page};
 pub use quota::{Limits, Quota, Quotas, Usage};
 pub use row::{Env, Millis};

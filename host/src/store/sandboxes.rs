@@ -19,8 +19,8 @@ use super::row::{Env, MAX_SCAN, Millis};
 use super::sessions::{SessionKey, SessionRow, SessionState};
 
 pub use change::{ExtendTtl, SandboxPatch};
-use sql::{COLUMNS, FROM, delete, get_any, insert, list, read};
-pub(super) use sql::{get, put_failure, touch};
+use sql::{COLUMNS, FROM, delete, insert, list, read};
+pub(super) use sql::{get, get_any, put_failure, touch};
 
 /// Why the last start failed, or why a ready session went away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

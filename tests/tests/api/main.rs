@@ -11,6 +11,8 @@ mod idempotency;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod lockers;
+#[cfg(test)]
 mod ops;
 #[cfg(test)]
 mod python;
@@ -24,3 +26,11 @@ mod sandboxes;
 mod shell;
 #[cfg(test)]
 mod stages;
+#[cfg(test)]
+mod streaming;
+#[cfg(test)]
+mod terminal;
+#[cfg(test)]
+mod transfer;
+#[cfg(test)]
+mod watch;

@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use super::Ids;
+use super::{Ids, labels, page};
 use crate::app::App;
 use crate::auth::OpContext;
 use crate::edge::caller::Caller;
@@ -21,7 +21,7 @@ use crate::edge::{body, input};
 use crate::error::{ApiError, ApiResult};
 use crate::execution::admit::find_sandbox;
 use crate::sandbox::{self, Created};
-use crate::store::{Cursor, Page, SandboxFilter, SandboxRow, SandboxStatus};
+use crate::store::{SandboxFilter, SandboxRow, SandboxStatus};
 use crate::time::now_ms;
 
 /// Longest `timeout` of a `GET …?wait=ready`, in seconds.
@@ -92,24 +92,11 @@ pub async fn list(
         })?;
         filter.status = Some((status, now_ms()));
     }
-    for (_, text) in pairs.iter().filter(|(name, _)| name == "label") {
-        let (key, value) =
-            text.split_once('=').ok_or_else(|| ApiError::field("label", "must be key=value"))?;
-        filter.labels.insert(key.to_owned(), value.to_owned());
-    }
+    filter.labels = labels(&pairs)?;
     let listing = app.store.list_sandboxes(&context.tenant, filter, page).await?;
     let items: Vec<_> = listing.items.iter().map(|row| object(&app, row, Value::Null)).collect();
     let next = listing.next_cursor.map(|cursor| cursor.encode());
     Ok(Json(json!({ "items": items, "next_cursor": next })))
-}
-
-/// `limit` and `cursor` as the store takes them.
-fn page(pairs: &[(String, String)]) -> ApiResult<Page> {
-    let (limit, cursor) = input::page(pairs)?;
-    let cursor = cursor
-        .map(|text| Cursor::decode(&text).ok_or_else(|| ApiError::field("cursor", "is not one of Bay's")))
-        .transpose()?;
-    Ok(Page { limit, cursor })
 }
 
 /// `GET /v1/sandboxes/{id}`

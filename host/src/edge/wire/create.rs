@@ -139,7 +139,7 @@ impl<'b> Fields<'b> {
         None
     }
 
-    fn map(
+    pub(super) fn map(
         &mut self,
         field: &str,
         check: fn(&str, &str) -> Result<(), &'static str>,

@@ -64,7 +64,11 @@ pub(in crate::store) fn get(db: &Connection, tenant: &Tenant, id: &str) -> Resul
 }
 
 /// The same, tombstones included.
-pub(super) fn get_any(db: &Connection, tenant: &Tenant, id: &str) -> Result<SandboxRow, StoreError> {
+pub(in crate::store) fn get_any(
+    db: &Connection,
+    tenant: &Tenant,
+    id: &str,
+) -> Result<SandboxRow, StoreError> {
     let mut query =
         db.prepare_cached(&format!("SELECT {COLUMNS} FROM {FROM} WHERE s.id = ?1 AND s.tenant = ?2"))?;
     found(query.query_row((id, tenant), read), "sandbox", id)

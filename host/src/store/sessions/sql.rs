@@ -7,7 +7,7 @@ use crate::id::{Kind, container_name};
 use crate::store::error::{Conflict, StoreError};
 use crate::store::quota::{self, Quota};
 use crate::store::row::{Json, MAX_MESSAGE, MAX_NAME, MAX_SCAN, Millis, cap, cap_all, clip, found};
-use crate::store::sandboxes;
+use crate::store::{lockers, sandboxes};
 
 use super::{ContainerRow, MAX_CONTAINERS, NewContainer, SessionKey, SessionRow, SessionState, Transition};
 
@@ -69,7 +69,11 @@ pub(super) fn begin(
     if new.len() > MAX_CONTAINERS {
         return Err(StoreError::TooLarge { field: "containers", max: MAX_CONTAINERS });
     }
-    let sandbox = sandboxes::get(db, tenant, sandbox_id)?;
+    let sandbox = if Kind::Files.is(sandbox_id) {
+        lockers::files::startable(db, tenant, sandbox_id)?
+    } else {
+        sandboxes::get(db, tenant, sandbox_id)?
+    };
     if sandbox.session.is_some() {
         return Err(Conflict::SessionLive.into());
     }

@@ -3,6 +3,7 @@
 mod crash;
 mod files;
 mod idempotency;
+mod keys;
 mod model;
 mod quotas;
 mod rows;
@@ -106,6 +107,8 @@ fn new_execution(sandbox_id: &str, at: Millis) -> NewExecution {
         code: Some("print(1)".to_owned()),
         description: None,
         tags: None,
+        container: "ship".to_owned(),
+        listed: true,
         plugin: "adapter-ship".to_owned(),
         plugin_digest: "d".repeat(64),
         created_at: at,
