@@ -13,6 +13,7 @@ pub mod lockers;
 pub mod ops;
 pub mod paths;
 pub mod processes;
+mod repeat;
 pub mod sandboxes;
 pub mod terminal;
 pub mod tokens;
