@@ -34,6 +34,7 @@ pub mod form;
 pub mod golden;
 pub mod http;
 pub mod images;
+mod keys;
 pub mod leaks;
 pub mod net;
 mod plugin_cache;
