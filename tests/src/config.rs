@@ -80,7 +80,8 @@ impl Options {
         let mut whole = json!({
             "data_dir": home.join("data"),
             "profiles_dir": home.join("profiles"),
-            "server": { "listen": "127.0.0.1:0" },
+            // Tests send many wrong keys from one address.
+            "server": { "listen": "127.0.0.1:0", "failed_auth_per_minute": 100_000 },
         });
         if driver() == Driver::Docker {
             let docker = json!({ "host": Engine::host(), "connect": driver::connect() });

@@ -35,6 +35,7 @@ pub mod form;
 pub mod golden;
 pub mod http;
 pub mod images;
+mod keys;
 pub mod leaks;
 pub mod live;
 pub mod lockers;

@@ -64,7 +64,7 @@ pub(super) struct ListArgs {
 /// What can be typed after `bay key revoke`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct RevokeArgs {
-    /// Which, `key_…`; what is between the first and the last `_` of the key itself.
+    /// Which, as `bay key list` shows it.
     #[arg(value_name = "ID")]
     id: String,
     #[command(flatten)]

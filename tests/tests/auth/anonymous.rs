@@ -1,6 +1,6 @@
 //! `allow_anonymous`, for development on one's own machine only.
 
-use bay_tests::{Bay, Options};
+use bay_tests::{Bay, Client, Options};
 use serde_json::json;
 
 fn anonymous() -> Options {
@@ -25,6 +25,24 @@ fn anonymous_callers_pick_a_tenant_by_name_and_see_only_its_sandboxes() {
     // A key that is wrong is not the same as no key.
     nobody.with("Authorization", "Bearer wrong").get("/v1/sandboxes").error(401, "unauthorized");
     drop((mine, theirs));
+}
+
+#[test]
+fn anonymous_callers_have_no_scope_but_sandboxes_and_their_tokens_are_bound_too() {
+    let bay = Bay::start(anonymous());
+    let (nobody, acme) = (bay.anonymous(), bay.anonymous().with("X-Owner", "acme"));
+    nobody.get("/v1/admin/keys").error(403, "forbidden");
+    nobody.post("/v1/admin/keys", &json!({ "scopes": ["admin"] })).error(403, "forbidden");
+    assert!(nobody.get("/ready").send().json()["parts"].is_null());
+    let sandbox = acme.sandbox(json!({ "profile": "shell-only", "start": "lazy" }));
+    let made = sandbox.post("tokens", &json!({ "capabilities": ["filesystem"] })).send().expect(201);
+    let page = Client::new(bay.addr(), made["token"].as_str());
+    let files = format!("/v1/sandboxes/{}/filesystem/files", sandbox.id);
+    page.get(&files).bad_fields(&["path"]);
+    page.get("/v1/sandboxes").error(403, "forbidden");
+    // Who shows a credential is not anonymous, and has the tenant of that.
+    page.with("X-Owner", "acme").get(&files).bad_fields(&["X-Owner"]);
+    bay.api().with("X-Owner", "acme").get("/v1/sandboxes").bad_fields(&["X-Owner"]);
 }
 
 #[test]

@@ -25,11 +25,20 @@ fn only_known_hosts_and_origins_are_answered() {
             assert!([400, 403, 421].contains(&answer.status), "{host} {target}: {}", answer.brief());
         }
     }
+    for target in ["/v1/sandboxes", "/health"] {
+        // Neither a second Host nor a target with a host of its own gets by.
+        let twice = api.get(target).header("Host", "evil.example").send();
+        assert!([400, 403].contains(&twice.status), "{target}: {}", twice.brief());
+        let absolute = api.get(&format!("http://evil.example{target}")).send();
+        assert!([400, 403].contains(&absolute.status), "{target}: {}", absolute.brief());
+    }
     for origin in
         ["http://evil.example", "null", "https://127.0.0.1.evil.example", "file://", "http://[::1", ""]
     {
         for call in [api.get("/v1/sandboxes"), api.post("/v1/sandboxes", &json!({})), api.get("/health")] {
-            call.header("Origin", origin).error(403, "forbidden");
+            call.clone().header("Origin", origin).error(403, "forbidden");
+            let good = format!("http://localhost:{port}");
+            call.header("Origin", &good).header("Origin", origin).error(403, "forbidden");
         }
     }
     assert!(api.list("/v1/sandboxes").is_empty());

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bay_plugin_host::{Admission, SandboxFacts};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::Ids;
@@ -49,7 +49,8 @@ pub async fn create(
     let TokenRequest { capabilities, ttl } = wanted;
     let (token, expires_at) = app.mint_token(&context, &sandbox, capabilities.clone(), ttl).await?;
     let made = CreatedToken { token, expires_at: rfc3339(expires_at), capabilities };
-    Ok((StatusCode::CREATED, Json(made)).into_response())
+    let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok((StatusCode::CREATED, [no_store], Json(made)).into_response())
 }
 
 /// A body that fits, with capabilities that the sandbox has.

@@ -6,33 +6,39 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header;
+use http::{HeaderMap, Uri, header};
 
 use super::ListedOrigin;
 use crate::app::App;
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, ApiResult, Code};
 
 /// Refuses a Host that is not on the list, and any Origin whose host is not.
 pub async fn check_origin(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let hosts = &app.allowed_hosts;
-    let host =
-        request.headers().get(header::HOST).and_then(|v| v.to_str().ok()).or_else(|| request.uri().host());
-    if !host.is_some_and(|h| hosts.allows(h)) {
-        return ApiError::new(
-            Code::Forbidden,
-            "this Host is not on the list; add it to server.hosts if it is yours",
-        )
-        .into_response();
+    let listed = request.extensions().get::<ListedOrigin>().is_some();
+    match check(&app.allowed_hosts, request.headers(), request.uri(), listed) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
     }
-    if request.extensions().get::<ListedOrigin>().is_none()
-        && let Some(origin) = request.headers().get(header::ORIGIN)
-    {
-        let allowed = origin.to_str().ok().and_then(origin_host).is_some_and(|h| hosts.allows(h));
-        if !allowed {
-            return ApiError::new(Code::Forbidden, "pages of this Origin may not use Bay").into_response();
-        }
+}
+
+/// Whatever names a host must be allowed: the header, were it to stand there twice, and the request's target where that
+/// has one (HTTP/2, proxies). `listed`: the one Origin that came is on the list of CORS.
+fn check(hosts: &AllowedHosts, headers: &HeaderMap, target: &Uri, listed: bool) -> ApiResult<()> {
+    let mut named: Vec<Option<&str>> =
+        headers.get_all(header::HOST).iter().map(|value| value.to_str().ok()).collect();
+    named.extend(target.host().map(Some));
+    if named.is_empty() || !named.into_iter().all(|host| host.is_some_and(|h| hosts.allows(h))) {
+        let message = "this Host is not on the list; add it to server.hosts if it is yours";
+        return Err(ApiError::new(Code::Forbidden, message));
     }
-    next.run(request).await
+    let mut origins = headers.get_all(header::ORIGIN).iter().map(|value| value.to_str().ok());
+    if listed && headers.get_all(header::ORIGIN).iter().count() == 1 {
+        return Ok(());
+    }
+    if origins.all(|origin| origin.and_then(origin_host).is_some_and(|host| hosts.allows(host))) {
+        return Ok(());
+    }
+    Err(ApiError::new(Code::Forbidden, "pages of this Origin may not use Bay"))
 }
 
 fn origin_host(origin: &str) -> Option<&str> {

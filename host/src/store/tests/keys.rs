@@ -149,7 +149,8 @@ fn keys_made_before_there_was_a_scope_for_sandboxes_have_it() {
     }
     let store = Store::open(dir.path()).unwrap();
     block_on(async {
-        let key = |id| store.find_key(&system(), id);
+        let system = system();
+        let key = |id| store.find_key(&system, id);
         assert_eq!(key("key_a").await.unwrap().unwrap().scopes, [Scope::Sandboxes]);
         let all = [Scope::Sandboxes, Scope::Admin, Scope::Ops];
         assert_eq!(key("key_b").await.unwrap().unwrap().scopes, all);
