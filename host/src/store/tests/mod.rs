@@ -3,6 +3,7 @@
 mod crash;
 mod files;
 mod idempotency;
+mod lockers;
 mod model;
 mod rows;
 mod workers;
