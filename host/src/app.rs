@@ -13,12 +13,13 @@ use crate::auth::{Scope, SystemContext, Tenant};
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::edge::idempotency::Turns;
-use crate::edge::middleware::AllowedHosts;
+use crate::edge::middleware::{AllowedHosts, RateLimits};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::plugins::Plugins;
-use crate::profile::ProfileSet;
+use crate::profile::Profiles;
 use crate::session::{SessionEnv, Sessions};
 use crate::store::{NewKey, Store, StoreError};
+use crate::streams::Streams;
 use crate::time::now_ms;
 
 /// A running Bay.
@@ -28,7 +29,7 @@ pub struct App {
     /// The source of truth.
     pub store: Store,
     /// What sandboxes are.
-    pub profiles: Arc<ProfileSet>,
+    pub profiles: Arc<Profiles>,
     /// What decides and plans.
     pub plugins: ArcSwap<Plugins>,
     /// What runs.
@@ -43,6 +44,12 @@ pub struct App {
     pub failures: Failures,
     /// Requests with the same `Idempotency-Key` run one after the other.
     pub turns: Arc<Turns>,
+    /// Held by whoever does the housekeeping.
+    pub house: tokio::sync::Mutex<()>,
+    /// Streams that are open, by tenant.
+    pub streams: Streams,
+    /// How often each tenant has asked.
+    pub rates: RateLimits,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -102,7 +109,9 @@ impl App {
         let sessions = Sessions::new(Arc::new(env));
         let plugins = ArcSwap::new(plugins);
         let slots = Arc::new(Semaphore::new(MAX_CALLS));
-        let (turns, failures) = (Arc::default(), Failures::default());
+        let (turns, failures, house) = (Arc::default(), Failures::default(), tokio::sync::Mutex::default());
+        let streams = Streams::new(Arc::clone(store.quotas()));
+        let rates = RateLimits::default();
         Arc::new(Self {
             config,
             store,
@@ -114,6 +123,9 @@ impl App {
             slots,
             failures,
             turns,
+            house,
+            streams,
+            rates,
         })
     }
 

@@ -162,6 +162,14 @@ impl ApiError {
             .with(json!({ "resource": resource, "id": id }))
     }
 
+    /// A tenant that has as much of something as it may.
+    pub fn quota(quota: &str, limit: u64, used: u64) -> Self {
+        let message = format!(
+            "the quota of {quota} is used up ({used} of {limit}): waiting does not help, removing something does"
+        );
+        Self::new(Code::QuotaExceeded, message).with(json!({ "quota": quota, "limit": limit, "used": used }))
+    }
+
     /// One field that does not fit.
     pub fn field(field: &str, message: impl Into<String>) -> Self {
         let message = message.into();
@@ -234,6 +242,7 @@ impl From<StoreError> for ApiError {
             StoreError::Conflict(conflict) => conflict.into(),
             StoreError::NotFound { resource, id } => Self::not_found(resource, &id),
             StoreError::TooLarge { field, max } => Self::field(field, format!("is too large: at most {max}")),
+            StoreError::QuotaExceeded { quota, limit, used } => Self::quota(quota, limit, used),
             StoreError::Overloaded => {
                 Self::new(Code::Overloaded, "too many writes are waiting; try again shortly")
                     .after(Duration::from_secs(1))

@@ -27,8 +27,10 @@ pub mod runtime;
 pub mod sandbox;
 pub mod session;
 pub mod store;
+pub mod streams;
 
 pub mod background;
+pub mod reload;
 
 pub mod error;
 pub mod id;

@@ -42,6 +42,7 @@ pub mod plugins;
 pub mod procs;
 pub mod random;
 mod subnet;
+pub mod times;
 pub mod wait;
 
 pub use api::{Client, Sandbox};

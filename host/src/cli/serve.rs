@@ -24,7 +24,8 @@ use crate::driver::{DockerOptions, Driver, LocalOptions};
 use crate::edge::{router, server};
 use crate::instance::Instance;
 use crate::plugins::Plugins;
-use crate::profile::{KnownPlugins, ProfileSet};
+use crate::profile::{KnownPlugins, ProfileSet, Profiles};
+use crate::reload::Reloader;
 use crate::session::{SessionEnv, adopt, recover};
 use crate::store::Store;
 use crate::telemetry;
@@ -55,12 +56,13 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         format!("cannot listen on {}; choose another with --listen", config.server.listen)
     })?;
     let address = listener.local_addr()?;
-    let app = build(config, address).await?;
+    let (app, reloader) = build(config, address).await?;
     first_key(&app, args.key_file.as_deref()).await?;
 
     let ends = CancellationToken::new();
     let house = background::run(Arc::clone(&app), ends.clone());
     let house = tokio::spawn(house);
+    let reloads = tokio::spawn(reloader.run(ends.clone()));
     let recovery = tokio::spawn(recover(Arc::clone(&app.sessions), ends.clone()));
 
     let mut terminated = signal(SignalKind::terminate())?;
@@ -72,13 +74,14 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     .await;
     ends.cancel();
     house.await?;
+    reloads.await?;
     // Not waited for: it may be asking a driver that does not answer, and the next Bay finds the same work.
     recovery.abort();
     tracing::info!("stopped; sandboxes go on and are taken over at the next start");
     Ok(())
 }
 
-async fn build(config: Config, address: SocketAddr) -> anyhow::Result<Arc<App>> {
+async fn build(config: Config, address: SocketAddr) -> anyhow::Result<(Arc<App>, Reloader)> {
     let instance = Instance::open(&config.data_dir)?;
     let store = Store::open(instance.data_dir())?;
     let ship = match &config.ship.path {
@@ -102,10 +105,11 @@ async fn build(config: Config, address: SocketAddr) -> anyhow::Result<Arc<App>> 
     let profiles = ProfileSet::load(config.profiles_dir.as_deref(), &known)?;
     plugins.load_tenants(&host, &config.plugins, &profiles).await?;
 
+    store.quotas().store(Arc::new(profiles.quotas(config.quota)));
     let env = SessionEnv {
         driver,
         store,
-        profiles: Arc::new(profiles),
+        profiles: Arc::new(Profiles::new(profiles)),
         secret: instance.secret.clone(),
         instance_id: instance.id.clone(),
         start_timeout: *config.sessions.start_timeout,
@@ -115,7 +119,8 @@ async fn build(config: Config, address: SocketAddr) -> anyhow::Result<Arc<App>> 
     let app = App::new(config, address, env, Arc::new(plugins));
     let report = adopt(&app.sessions, &SystemContext::for_background()).await?;
     tracing::info!(?report, "took over what an earlier Bay left");
-    Ok(app)
+    let reloader = Reloader::new(Arc::clone(&app), host, known);
+    Ok((app, reloader))
 }
 
 async fn driver(config: &Config, instance: &Instance, ship: PathBuf) -> anyhow::Result<Arc<dyn Driver>> {
@@ -146,7 +151,7 @@ async fn driver(config: &Config, instance: &Instance, ship: PathBuf) -> anyhow::
     }
 }
 
-fn host_options(data_dir: &Path, configured: &PluginLimits) -> HostOptions {
+pub(super) fn host_options(data_dir: &Path, configured: &PluginLimits) -> HostOptions {
     let mut options = HostOptions::new(data_dir.join("plugin-cache"));
     let bytes = |size: crate::config::Size| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
     let limits = &mut options.limits;

@@ -1,6 +1,8 @@
 //! Configuration: defaults, then `bay.toml`, then `BAY_…` variables, then flags. Everything has a default.
 
 mod overlay;
+mod quota;
+mod secrets;
 mod sections;
 mod toml_file;
 mod units;
@@ -11,6 +13,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use quota::{Bound, QuotaConfig, Rate};
 pub use sections::{
     Config, Connect, DockerConfig, DriverConfig, DriverKind, HistoryConfig, HousekeepingConfig, LogConfig,
     LogFormat, PluginConfig, PluginLimits, ServerConfig, SessionsConfig, ShipConfig,
@@ -106,6 +109,7 @@ impl Config {
             config.data_dir = default_data_dir(&env)?;
         }
         config.check().map_err(|wrong| wrong.shown_in(file.as_ref()))?;
+        secrets::lay_over(&mut config.plugins)?;
         Ok(config)
     }
 
@@ -160,6 +164,7 @@ impl Config {
         if self.history.per_sandbox == 0 {
             return Err(Wrong::new(&["history", "per_sandbox"], "must be at least 1".to_owned()));
         }
+        self.quota.check().map_err(|(key, message)| Wrong::new(&["quota", key], message.to_owned()))?;
         self.check_plugins()
     }
 
@@ -232,6 +237,7 @@ fn resolve_paths(table: &mut Table, here: &Path) {
     if let Some(Value::Table(plugins)) = table.get_mut("plugins") {
         for (_, plugin) in plugins.iter_mut() {
             resolve(plugin.get_mut("path"));
+            resolve(plugin.get_mut("config_file"));
         }
     }
 }

@@ -10,8 +10,10 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::handlers::{audit as audit_log, capability, executions, files, lockers, ops, sandboxes};
-use super::middleware::{audit, authenticate, check_origin, identify, recognise};
+use super::handlers::{
+    audit as audit_log, capability, executions, files, gc, lockers, ops, sandboxes, usage,
+};
+use super::middleware::{audit, authenticate, check_origin, identify, limit_rate, recognise};
 use super::openapi::ApiDoc;
 use crate::app::App;
 use crate::error::{ApiError, Code};
@@ -39,7 +41,11 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(audit_log::entries))
         .routes(routes!(audit_log::failures))
         .routes(routes!(ops::profiles))
+        .routes(routes!(gc::run))
+        .routes(routes!(gc::status))
+        .routes(routes!(usage::get))
         .layer(from_fn_with_state(Arc::clone(&app), audit))
+        .layer(from_fn_with_state(Arc::clone(&app), limit_rate))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate));
     let open = OpenApiRouter::new()
         .routes(routes!(ops::health))

@@ -239,6 +239,12 @@ pub(super) fn tenant<'p>(
             found.add(&["default_profile"], "the tenant may not use its default profile", Some(&help));
         }
     }
+    if tenant.max_ttl.is_some_and(|ttl| ttl.as_secs() == 0) {
+        found.add(&["max_ttl"], "a sandbox would end at once", Some("leave `max_ttl` out for no bound"));
+    }
+    if let Err((key, message)) = tenant.quota.check() {
+        found.add(&["quota", key], message, None);
+    }
     for (name, plugin) in &tenant.plugins {
         if !known.rules.contains(name) {
             found.unknown(&["plugins", name], "rules plugin", name, known.rules.iter());

@@ -6,7 +6,7 @@ use bay_ship_api::init::Isolation;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Tenant;
-use crate::config::{Size, Span};
+use crate::config::{QuotaConfig, Size, Span};
 use crate::driver::{Network, PullPolicy};
 
 /// How much of an execution is kept.
@@ -193,6 +193,11 @@ pub struct TenantFile {
     pub profiles: Vec<String>,
     /// What it gets when it asks for none; null: `python-default`.
     pub default_profile: Option<String>,
+    /// Longest life of its sandboxes, where the profile has none that is shorter; null: the profile's.
+    pub max_ttl: Option<Span>,
+    /// How much it may have, over `[quota]` of `bay.toml`.
+    #[serde(default)]
+    pub quota: QuotaConfig,
     /// Rules plugins appended to the chain of every profile it uses, by name.
     #[serde(default)]
     pub plugins: BTreeMap<String, TenantPlugin>,

@@ -10,7 +10,7 @@ use super::live::{Live, LiveContainer};
 use crate::driver::{ContainerRef, ContainerStatus, Driver, DriverError};
 use crate::error::{ApiError, ApiResult};
 use crate::id::Kind;
-use crate::profile::{Profile, ProfileSet, files_only};
+use crate::profile::{Profile, Profiles, files_only};
 use crate::store::{Conflict, Failure, SandboxRow, SessionKey, Store, StoreError, Transition};
 use crate::time::now_ms;
 
@@ -24,7 +24,7 @@ pub struct SessionEnv {
     /// Remembers them.
     pub store: Store,
     /// Says what they are.
-    pub profiles: Arc<ProfileSet>,
+    pub profiles: Arc<Profiles>,
     /// From which handshake tokens derive.
     pub secret: Vec<u8>,
     /// Names this Bay on labels.

@@ -134,6 +134,13 @@ impl Sessions {
         }
     }
 
+    /// As [`Sessions::refresh`], of all.
+    pub fn refresh_all(&self) {
+        for handle in self.tasks().values() {
+            let _full = handle.commands.try_send(Command::Refresh);
+        }
+    }
+
     /// Whether a call is in flight in its session.
     pub fn is_in_use(&self, sandbox_id: &str) -> bool {
         self.tasks().get(sandbox_id).is_some_and(|h| h.activity.is_in_use())

@@ -76,6 +76,16 @@ pub enum StoreError {
         /// Bytes, or entries of a collection.
         max: usize,
     },
+    /// The tenant has as much as it may. Waiting does not help, removing something does.
+    #[error("the quota of {quota} is used up: {used} of {limit}")]
+    QuotaExceeded {
+        /// As [`super::Quota::as_str`] has it.
+        quota: &'static str,
+        /// What it may have.
+        limit: u64,
+        /// What it has.
+        used: u64,
+    },
     /// More work waits than the store accepts from this tenant, or at all. Nothing was written.
     #[error("the store has too much work queued")]
     Overloaded,

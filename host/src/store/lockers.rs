@@ -14,6 +14,7 @@ pub use list::{LockerChange, LockerFilter};
 use super::Store;
 use super::error::{Conflict, StoreError};
 use super::idempotency::{self, Claim};
+use super::quota;
 use super::row::{Json, MAX_LISTED, MAX_MESSAGE, MAX_NAME, MAX_SCAN, Millis, cap, cap_all, cap_opt, found};
 
 /// A locker as stored.
@@ -128,6 +129,9 @@ pub(super) fn insert(
         && id_of_name(db, tenant, name).is_ok()
     {
         return Err(Conflict::NameTaken.into());
+    }
+    if managed_by.is_none() {
+        quota::room_for_locker(db, tenant, new.size_limit_mb)?;
     }
     let made = db
         .prepare_cached(

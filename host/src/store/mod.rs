@@ -11,6 +11,7 @@
 //!   failure, which may take the last of them, has ended the work itself, too. The writer takes
 //!   what waits into one transaction, so that many callers share one fsync; each has its own savepoint, and one
 //!   that fails leaves no trace and harms no other.
+//! - Quotas are checked in the transaction of what they limit (`quota`).
 //! - No transaction outlives a closure on those threads, so none is ever held across an await.
 //! - Every query takes a [`Tenant`](crate::auth::Tenant) or a [`SystemContext`](crate::auth::SystemContext).
 //! - Order of writes is intent, act, result: `begin_session` before the driver acts, `delete_sandbox` before
@@ -28,6 +29,7 @@ mod lock;
 mod lockers;
 mod page;
 mod queue;
+mod quota;
 mod row;
 mod sandboxes;
 mod schema;
@@ -40,6 +42,8 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 pub use audit::{AuditFilter, AuditRow, NewAudit};
 pub use error::{Conflict, OpenError, StoreError};
 pub use executions::{
@@ -49,6 +53,7 @@ pub use idempotency::{Claim, Claimed};
 pub use keys::{KeyRow, NewKey};
 pub use lockers::{LockerChange, LockerFilter, LockerRow, NewLocker};
 pub use page::{Cursor, Listing, Page};
+pub use quota::{Limits, Quota, Quotas, Usage};
 pub use row::{Env, Millis};
 pub use sandboxes::{
     DeletedSandbox, ExtendTtl, Failure, LockerChoice, NewSandbox, SandboxFilter, SandboxPatch, SandboxRow,
@@ -64,6 +69,7 @@ use worker::Workers;
 #[derive(Debug, Clone)]
 pub struct Store {
     workers: Arc<Workers>,
+    quotas: Arc<ArcSwap<Quotas>>,
 }
 
 impl Store {
@@ -73,8 +79,11 @@ impl Store {
         let lock = lock::DataDirLock::acquire(data_dir)?;
         let path = data_dir.join(schema::FILE);
         let writer = schema::open_writer(&path)?;
+        let quotas = Arc::<ArcSwap<Quotas>>::default();
+        quota::install(&writer, Arc::clone(&quotas))
+            .map_err(|source| OpenError::Database { path: path.clone(), source })?;
         let readers = |n| (0..n).map(|_| schema::open_reader(&path)).collect::<Result<Vec<_>, _>>();
         let (queued, spare) = (readers(worker::READERS)?, readers(worker::POINT_READERS)?);
-        Ok(Self { workers: Arc::new(Workers::start(writer, queued, spare, lock)?) })
+        Ok(Self { workers: Arc::new(Workers::start(writer, queued, spare, lock)?), quotas })
     }
 }

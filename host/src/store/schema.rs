@@ -19,8 +19,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements kept a connection: more than there are queries.
 const STATEMENTS: usize = 128;
 /// Each takes the schema from its index to the next version. Released ones are frozen.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_init.sql"),
+    include_str!("migrations/0003_quotas.sql"),
     include_str!("migrations/0004_lifecycle.sql"),
     include_str!("migrations/0006_lockers_audit.sql"),
 ];

@@ -3,22 +3,9 @@
 use std::time::Duration;
 
 use bay_tests::config::Profile;
+use bay_tests::times::millis;
 use bay_tests::{Bay, Client, Options, Sandbox, form, until};
 use serde_json::{Value, json};
-
-/// A time in milliseconds, as far as tests need it: times are compared as text, or by their distance.
-fn millis(time: &Value) -> i64 {
-    let text = time.as_str().unwrap_or_else(|| panic!("{time} is not a time"));
-    assert!(form::is_time(text), "{text}");
-    let number = |from: usize, to: usize| text[from..to].parse::<i64>().expect("digits");
-    // Days since 1970-01-01, by the civil calendar.
-    let (y, m, d) = (number(0, 4), number(5, 7), number(8, 10));
-    let y = if m <= 2 { y - 1 } else { y };
-    let (era, doy) = (y.div_euclid(400), (153 * ((m + 9) % 12) + 2) / 5 + d - 1);
-    let yoe = y.rem_euclid(400);
-    let days = era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468;
-    (((days * 24 + number(11, 13)) * 60 + number(14, 16)) * 60 + number(17, 19)) * 1000 + number(20, 23)
-}
 
 fn lazy(api: &Client, more: Value) -> Sandbox {
     let mut body = json!({ "profile": "shell-only", "start": "lazy" });

@@ -17,6 +17,10 @@ mod ops;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
+mod quotas;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod sandboxes;
 #[cfg(test)]
 mod shell;

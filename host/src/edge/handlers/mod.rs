@@ -4,9 +4,11 @@ pub mod audit;
 pub mod capability;
 pub mod executions;
 pub mod files;
+pub mod gc;
 pub mod lockers;
 pub mod ops;
 pub mod sandboxes;
+pub mod usage;
 
 use std::collections::BTreeMap;
 

@@ -2,12 +2,14 @@
 
 mod audit;
 mod create;
+mod gc;
 mod locker;
 mod sandbox;
 mod update;
 
 pub use audit::{AuditEntry, AuditPage, FailureEntry, FailureList};
 pub use create::{CreateSandbox, Start};
+pub use gc::{GcRun, GcStatus, gc_tasks};
 pub use locker::{
     ChangeLocker, ChangeLockerRequest, CreateLocker, CreateLockerRequest, DeleteFile, ListFiles,
     LockerObject, LockerPage, ReadFile, WriteFile,

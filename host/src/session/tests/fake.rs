@@ -19,7 +19,7 @@ use crate::driver::{
     ContainerRef, ContainerSpec, ContainerStatus, Driver, DriverError, Features, Network, Stream,
 };
 use crate::id::Kind;
-use crate::profile::{KnownPlugins, ProfileSet};
+use crate::profile::{KnownPlugins, ProfileSet, Profiles};
 use crate::session::{AdoptReport, SessionEnv, Sessions, adopt};
 use crate::store::{Env, LockerChoice, NewLocker, NewSandbox, SandboxRow, SessionKey, Store};
 use crate::time::now_ms;
@@ -319,7 +319,7 @@ fn sessions(store: &Store, fake: &Arc<Fake>) -> Arc<Sessions> {
     Sessions::new(Arc::new(SessionEnv {
         driver: Arc::new(FakeDriver(Arc::clone(fake))),
         store: store.clone(),
-        profiles: Arc::new(ProfileSet::load(None, &known).unwrap()),
+        profiles: Arc::new(Profiles::new(ProfileSet::load(None, &known).unwrap())),
         secret: b"secret".to_vec(),
         instance_id: "test".to_owned(),
         start_timeout: Duration::from_secs(5),

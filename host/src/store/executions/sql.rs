@@ -5,6 +5,7 @@ use rusqlite::{Connection, Row, named_params};
 use crate::auth::Tenant;
 use crate::store::error::{Conflict, StoreError};
 use crate::store::page::{Listing, Page};
+use crate::store::quota::{self, Quota};
 use crate::store::row::{Json, MAX_NAME, cap, cap_all, cap_opt, clip, found};
 use crate::store::sandboxes;
 
@@ -62,6 +63,8 @@ pub(super) fn record(db: &Connection, tenant: &Tenant, new: NewExecution) -> Res
     cap_all("tags", &new.tags)?;
     // Also proves that the sandbox is this tenant's.
     sandboxes::touch(db, tenant, &new.sandbox_id, new.created_at, None)?;
+    quota::room(db, tenant, Quota::Executions, 1)?;
+    quota::room(db, tenant, Quota::HistoryBytes, 1)?;
     let made = db
         .prepare_cached(
             "INSERT INTO executions (id, tenant, sandbox_id, session_seq, exec_type, capability, operation, \

@@ -8,6 +8,7 @@ use crate::store::executions;
 use crate::store::idempotency;
 use crate::store::lockers::{self, LockerRow};
 use crate::store::page::{Listing, Page};
+use crate::store::quota::{self, Quota};
 use crate::store::row::{Json, MAX_MESSAGE, MAX_NAME, Millis, cap, cap_all, cap_opt, clip, found};
 use crate::store::sessions::{self, SessionKey};
 
@@ -129,6 +130,7 @@ pub(super) fn insert(
     cap_all("labels", new.labels.iter().flat_map(|(k, v)| [k, v]))?;
     cap_all("env", new.env.0.iter().flat_map(|(k, v)| [k, v]))?;
     cap_all("capabilities", &new.capabilities)?;
+    quota::room(db, tenant, Quota::Sandboxes, 1)?;
     new.capabilities.sort();
     new.capabilities.dedup();
     let locker = match locker {

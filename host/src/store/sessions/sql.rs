@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::auth::Tenant;
 use crate::id::{Kind, container_name};
 use crate::store::error::{Conflict, StoreError};
+use crate::store::quota::{self, Quota};
 use crate::store::row::{Json, MAX_MESSAGE, MAX_NAME, MAX_SCAN, Millis, cap, cap_all, clip, found};
 use crate::store::{lockers, sandboxes};
 
@@ -78,6 +79,11 @@ pub(super) fn begin(
     }
     if let Some(expires_at) = sandbox.expires_at.filter(|expires_at| *expires_at <= at) {
         return Err(Conflict::Expired { expires_at }.into());
+    }
+    // What serves a locker's files has bounds of its own.
+    if !Kind::Files.is(sandbox_id) {
+        quota::room(db, tenant, Quota::Running, 1)?;
+        quota::room(db, tenant, Quota::Starting, 1)?;
     }
     let id = Kind::Session.mint();
     let (seq, generation) = (sandbox.session_seq + 1, sandbox.generation + 1);

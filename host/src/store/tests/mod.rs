@@ -5,6 +5,7 @@ mod files;
 mod idempotency;
 mod lockers;
 mod model;
+mod quotas;
 mod rows;
 mod workers;
 
