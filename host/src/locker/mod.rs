@@ -91,6 +91,7 @@ pub async fn delete(app: &Arc<App>, context: &OpContext, id: &str) -> ApiResult<
     }
     app.store.delete_locker(&context.tenant, id, now_ms()).await?;
     end_files(app, &context.tenant, id).await?;
+    app.sessions.usage().forget(id);
     let system = SystemContext::for_background();
     let pending = app.store.list_pending_removals(&system).await?.lockers;
     for locker in pending.iter().filter(|l| l.id == id) {

@@ -87,6 +87,11 @@ impl LockerUsage {
         }
     }
 
+    /// The locker is gone.
+    pub fn forget(&self, id: &str) {
+        lock(&self.written).remove(id);
+    }
+
     fn written(&self, id: &str) -> u64 {
         lock(&self.written).get(id).copied().unwrap_or(0)
     }

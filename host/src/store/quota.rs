@@ -22,7 +22,7 @@ use super::error::StoreError;
 pub enum Quota {
     /// Sandboxes that are not deleted.
     Sandboxes,
-    /// Live sessions: starting, ready or stopping.
+    /// Live sessions: starting, ready or stopping. Those that serve lockers' files without a sandbox do not count.
     Running,
     /// Starts under way.
     Starting,
@@ -76,11 +76,12 @@ impl Quota {
                 Some("SELECT count(*) FROM sandboxes WHERE tenant = ?1 AND deleted_at IS NULL")
             }
             Self::Running => Some(
-                "SELECT count(*) FROM sessions WHERE tenant = ?1 AND state IN ('starting', 'ready', 'stopping')",
+                "SELECT count(*) FROM sessions WHERE tenant = ?1 AND state IN ('starting', 'ready', 'stopping') \
+                 AND substr(sandbox_id, 1, 4) <> 'fsb_'",
             ),
             Self::Starting => Some(
                 "SELECT count(*) FROM sessions WHERE tenant = ?1 AND state = 'starting' \
-                      AND state IN ('starting', 'ready', 'stopping')",
+                      AND state IN ('starting', 'ready', 'stopping') AND substr(sandbox_id, 1, 4) <> 'fsb_'",
             ),
             Self::Executions => {
                 Some("SELECT count(*) FROM executions WHERE tenant = ?1 AND status = 'running'")

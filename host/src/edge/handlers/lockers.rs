@@ -28,7 +28,7 @@ use crate::locker;
 use crate::locker::files::{FileCall, FileOperation};
 use crate::store::LockerFilter;
 
-refusals!(Create: ValidationError, DeniedByRule, Conflict, AlreadyExists, PayloadTooLarge, UnsupportedMediaType, PluginError);
+refusals!(Create: ValidationError, DeniedByRule, Conflict, AlreadyExists, QuotaExceeded, PayloadTooLarge, UnsupportedMediaType, PluginError);
 refusals!(List: ValidationError);
 refusals!(Get: NotFound);
 refusals!(Change: ValidationError, DeniedByRule, NotFound, AlreadyExists, PayloadTooLarge, UnsupportedMediaType, PluginError);

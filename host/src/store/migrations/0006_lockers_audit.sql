@@ -1,7 +1,8 @@
 -- What lockers hold, as of the last bounded walk.
 ALTER TABLE lockers ADD COLUMN used_bytes INTEGER;     -- null: never walked, or the walk passed its bound
 ALTER TABLE lockers ADD COLUMN used_bytes_at INTEGER;  -- null: never walked
-CREATE INDEX lockers_managed_list ON lockers (tenant, created_at, id) WHERE managed_by IS NOT NULL AND deleted_at IS NULL;
+-- Most lockers are managed ones: those that clients made are listed without walking over them.
+CREATE INDEX lockers_external ON lockers (tenant, created_at, id) WHERE managed_by IS NULL AND deleted_at IS NULL;
 
 -- That a locker was deleted is known for a while after its row has gone with its volume.
 CREATE TABLE locker_tombstones (

@@ -4,6 +4,7 @@ mod crash;
 mod files;
 mod idempotency;
 mod keys;
+mod lockers;
 mod model;
 mod quotas;
 mod rows;

@@ -129,13 +129,13 @@ fn external_lockers_count_and_so_do_their_sizes() {
         let sized = |mb| NewLocker { size_limit_mb: mb, ..new_locker(1) };
         // A managed one counts with its sandbox, which has no quota here.
         store.create_sandbox(&acme, new_sandbox(1), managed(1)).await.unwrap();
-        assert_eq!(refused(store.create_locker(&acme, sized(None)).await), ("locker_mb", 100, 0));
-        let first = store.create_locker(&acme, sized(Some(60))).await.unwrap();
-        assert_eq!(refused(store.create_locker(&acme, sized(Some(41))).await), ("locker_mb", 100, 60));
-        store.create_locker(&acme, sized(Some(40))).await.unwrap();
-        assert_eq!(refused(store.create_locker(&acme, sized(Some(1))).await), ("lockers", 2, 2));
+        assert_eq!(refused(store.create_locker(&acme, sized(None), None).await), ("locker_mb", 100, 0));
+        let first = store.create_locker(&acme, sized(Some(60)), None).await.unwrap();
+        assert_eq!(refused(store.create_locker(&acme, sized(Some(41)), None).await), ("locker_mb", 100, 60));
+        store.create_locker(&acme, sized(Some(40)), None).await.unwrap();
+        assert_eq!(refused(store.create_locker(&acme, sized(Some(1)), None).await), ("lockers", 2, 2));
         store.delete_locker(&acme, &first.id, 2).await.unwrap();
-        store.create_locker(&acme, sized(Some(60))).await.unwrap();
+        store.create_locker(&acme, sized(Some(60)), None).await.unwrap();
         assert_eq!((used(store, Quota::Lockers).await, used(store, Quota::LockerMb).await), (2, 100));
     });
 }
