@@ -81,7 +81,7 @@ impl Form {
         while let Some(piece) = self.piece().await? {
             if value.len() + piece.len() > MAX_FIELD {
                 let name: String = name.chars().take(100).collect();
-                return Err(ApiError::field(name, format!("is over {MAX_FIELD} bytes")));
+                return Err(ApiError::field(&name, format!("is over {MAX_FIELD} bytes")));
             }
             value.extend_from_slice(&piece);
         }
