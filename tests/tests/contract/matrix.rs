@@ -16,7 +16,6 @@ const WRONG_KEY: &str =
 struct Scene {
     bay: Bay,
     document: Value,
-    owner: Client,
     expired: Client,
     token: Client,
     by_scope: Vec<ByScope>,
@@ -115,7 +114,6 @@ impl Scene {
             sandbox: one.id.clone(),
             locker: locker.as_str().unwrap_or_default().to_owned(),
             key: key["id"].as_str().unwrap_or_default().to_owned(),
-            owner,
             bay,
         }
     }
