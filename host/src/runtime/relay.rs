@@ -174,3 +174,7 @@ impl Down {
         client.shutdown().await
     }
 }
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

@@ -39,7 +39,8 @@ impl Document {
     pub fn with_operations(&self, operations: &[PluginOperation]) -> Value {
         let mut whole = self.whole.clone();
         let Some(paths) = whole.get_mut("paths").and_then(Value::as_object_mut) else { return whole };
-        for operation in operations {
+        // A socket has a route of its own, with a GET.
+        for operation in operations.iter().filter(|operation| !operation.spec.upgrade) {
             let path = format!("/v1/sandboxes/{{id}}/{}/{}", operation.capability, operation.spec.name);
             let Some(item) = paths.entry(&path).or_insert_with(|| json!({})).as_object_mut() else {
                 continue;
