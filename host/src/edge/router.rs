@@ -15,9 +15,7 @@ use super::handlers::{
     admin_keys, audit as audit_log, capabilities, capability, docs, executions, files, history, lockers, ops,
     paths, processes, sandboxes, terminal, tokens, transfer, usage,
 };
-use super::middleware::{
-    as_operator, audit, authenticate, check_origin, identify, limit_rate, recognise,
-};
+use super::middleware::{as_operator, audit, authenticate, check_origin, identify, limit_rate, recognise};
 use super::openapi::{ApiDoc, Document};
 use crate::app::App;
 use crate::error::{ApiError, Code};
