@@ -47,6 +47,8 @@ pub struct App {
     pub failures: Failures,
     /// Requests with the same `Idempotency-Key` run one after the other.
     pub turns: Arc<Turns>,
+    /// Held by whoever does the housekeeping.
+    pub house: tokio::sync::Mutex<()>,
     /// Streams that are open, by tenant.
     pub streams: Streams,
     /// How often each tenant has asked.
@@ -115,6 +117,7 @@ impl App {
             failures: Failures::default(),
             flights: Arc::default(),
             turns: Arc::default(),
+            house: tokio::sync::Mutex::default(),
             streams,
             rates: RateLimits::default(),
         })

@@ -12,8 +12,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::handlers::{
-    admin_keys, audit as audit_log, capabilities, capability, docs, executions, files, history, lockers, ops,
-    paths, processes, sandboxes, terminal, tokens, transfer, usage,
+    admin_keys, audit as audit_log, capabilities, capability, docs, executions, files, gc, history, lockers,
+    ops, paths, processes, sandboxes, terminal, tokens, transfer, usage,
 };
 use super::middleware::{as_operator, audit, authenticate, check_origin, identify, limit_rate, recognise};
 use super::openapi::{ApiDoc, Document};
@@ -61,6 +61,8 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(audit_log::entries))
         .routes(routes!(audit_log::failures))
         .routes(routes!(ops::profiles))
+        .routes(routes!(gc::run))
+        .routes(routes!(gc::status))
         .routes(routes!(usage::get))
         .routes(routes!(capabilities::list))
         .routes(routes!(admin_keys::create, admin_keys::list))
