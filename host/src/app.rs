@@ -123,6 +123,11 @@ impl App {
         })
     }
 
+    /// Capability calls that have not ended, of all tenants.
+    pub fn calls_in_flight(&self) -> usize {
+        MAX_CALLS.saturating_sub(self.slots.available_permits())
+    }
+
     /// Asks each part.
     pub async fn readiness(&self) -> Readiness {
         let store = self.store.count_keys(&SystemContext::for_background()).await;

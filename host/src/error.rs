@@ -302,6 +302,8 @@ impl From<PluginError> for ApiError {
                 .after(Duration::from_secs(1));
         }
         tracing::warn!(plugin = %e.plugin, reason = %e.reason, "plugin failed");
+        let (plugin, reason) = (e.plugin.clone(), e.reason.word());
+        metrics::counter!("bay_plugin_failures_total", "plugin" => plugin, "reason" => reason).increment(1);
         Self::new(Code::PluginError, format!("plugin {} failed: {}", e.plugin, e.reason.word()))
             .with(json!({ "plugin": e.plugin, "reason": e.reason.word() }))
     }

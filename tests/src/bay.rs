@@ -131,13 +131,18 @@ impl Bay {
 
     /// Speaks to it as a tenant named in the options.
     pub fn as_tenant(&self, tenant: &str) -> Client {
-        let key = self.tenant_keys.iter().find(|(t, _)| t == tenant);
-        Client::new(self.addr, Some(&key.unwrap_or_else(|| panic!("no key was made for {tenant}")).1))
+        Client::new(self.addr, Some(self.key_of(tenant)))
     }
 
     /// The key of its first start.
     pub fn key(&self) -> &str {
         self.key.as_deref().expect("a Bay with a key")
+    }
+
+    /// The key of a tenant named in the options.
+    pub fn key_of(&self, tenant: &str) -> &str {
+        let key = self.tenant_keys.iter().find(|(t, _)| t == tenant);
+        &key.unwrap_or_else(|| panic!("no key was made for {tenant}")).1
     }
 
     /// Where it listens.

@@ -21,7 +21,9 @@ Usage: cargo xtask CHORE
                                  formatting, lints, bans, house rules, all tests; FILTER goes to nextest
   rules                          only the house rules, which take a moment
   bench path|ship|docker [--json FILE]
-                                 the measured promises, release build
+  bench api [--json FILE] [--minutes N] [--quick]
+                                 the measured promises, release build (--minutes of mixed load: 10; --quick only
+                                 shows that it runs)
   soak [--minutes N]             the tests again and again, with bigger random cases
   soak ship [--minutes N] [--seed N]
                                  kills kernel, shell and Ship at random under load (10 minutes)
@@ -77,6 +79,10 @@ pub(crate) struct Test {
 pub(crate) struct Bench {
     pub(crate) name: String,
     pub(crate) json: Option<PathBuf>,
+    /// Of mixed load, for `api`.
+    pub(crate) minutes: Option<u64>,
+    /// For `api`: with small numbers.
+    pub(crate) quick: bool,
 }
 
 /// `soak`.
@@ -206,16 +212,21 @@ fn test(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
 }
 
 fn bench(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
-    let (mut name, mut json) = (None, None);
+    let (mut name, mut json, mut minutes, mut quick) = (None, None, None, false);
     while let Some(word) = words.next()? {
         match word {
             Long("json") => json = Some(PathBuf::from(words.value()?)),
+            Long("minutes") => minutes = Some(bounded(words.value()?.parse()?)?),
+            Long("quick") => quick = true,
             Value(value) if name.is_none() => name = Some(value.string()?),
             other => return Err(other.unexpected().into()),
         }
     }
-    let name = name.context("which bench? there are `path`, `ship` and `docker`")?;
-    Ok(Chore::Bench(Bench { name, json }))
+    let name = name.context("which bench? there are `path`, `ship`, `docker` and `api`")?;
+    if (minutes.is_some() || quick) && name != "api" {
+        bail!("--minutes and --quick are for `bench api`");
+    }
+    Ok(Chore::Bench(Bench { name, json, minutes, quick }))
 }
 
 fn soak(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
@@ -284,7 +295,12 @@ mod tests {
         assert_eq!(typed("test").unwrap(), Chore::Test(Test::default()));
         assert_eq!(
             typed("bench path --json out.json").unwrap(),
-            Chore::Bench(Bench { name: "path".into(), json: Some("out.json".into()) })
+            Chore::Bench(Bench {
+                name: "path".into(),
+                json: Some("out.json".into()),
+                minutes: None,
+                quick: false
+            })
         );
     }
 
@@ -335,6 +351,8 @@ mod tests {
             "images --target latest",
             "images --bootstrap --base x",
             "bench",
+            "bench path --quick",
+            "bench api --minutes 0",
             "soak --minutes 0",
             "soak --minutes x",
             "soak --seed 1",

@@ -1,4 +1,4 @@
-//! `cargo xtask bench path|ship|docker`: builds what is measured as it is shipped, and runs a bench of it.
+//! `cargo xtask bench path|ship|docker|api`: builds what is measured as it is shipped, and runs a bench of it.
 
 use std::process::Command;
 
@@ -13,7 +13,8 @@ pub(crate) fn bench(options: &args::Bench) -> anyhow::Result<()> {
         "path" => path()?,
         "ship" => ship()?,
         "docker" => docker()?,
-        other => bail!("there is no bench `{other}`; there are `path`, `ship` and `docker`"),
+        "api" => api(options)?,
+        other => bail!("there is no bench `{other}`; there are `path`, `ship`, `docker` and `api`"),
     };
     if let Some(json) = &options.json {
         // The bench runs at the root of the workspace; a relative path means the caller's folder.
@@ -40,6 +41,22 @@ fn ship() -> anyhow::Result<Command> {
     let bench = workspace::build_alone("bay-ship-bench", ["--bin", "bay-ship-bench"], "release")?;
     let mut command = run::command(&bench);
     command.env("BAY_TEST_SHIP", &ship).env("BAY_TEST_PYTHON", python::at_hand()?);
+    Ok(command)
+}
+
+/// What the REST interface holds.
+fn api(options: &args::Bench) -> anyhow::Result<Command> {
+    let bay = workspace::build_bay("release")?;
+    let bench = workspace::build("bay-bench", ["--bin", "bay-bench"], "release")?;
+    let python = python::for_tests(&bay)?;
+    let mut command = run::command(&bench);
+    command.args(["api", "--bay"]).arg(&bay).env("BAY_TEST_BIN", &bay).env("BAY_TEST_PYTHON", &python);
+    if options.quick {
+        command.arg("--quick");
+    }
+    if let Some(minutes) = options.minutes {
+        command.args(["--minutes", &minutes.to_string()]);
+    }
     Ok(command)
 }
 

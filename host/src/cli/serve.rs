@@ -1,5 +1,7 @@
 //! `bay serve`: from nothing to a listening Bay, one part after the other.
 
+mod listeners;
+
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -9,8 +11,6 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bay_plugin_host::{HostOptions, PluginHost};
 use clap::Args;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -23,7 +23,7 @@ use crate::driver::docker::DockerDriver;
 use crate::driver::local::LocalDriver;
 use crate::driver::{DockerOptions, Driver, LocalOptions};
 use crate::edge::admin_socket::AdminSocket;
-use crate::edge::{router, server};
+use crate::edge::router;
 use crate::execution::follow;
 use crate::instance::Instance;
 use crate::plugins::Plugins;
@@ -32,6 +32,7 @@ use crate::reload::Reloader;
 use crate::session::{SessionEnv, adopt, recover};
 use crate::store::Store;
 use crate::telemetry;
+use listeners::Listeners;
 
 /// What can be typed after `bay serve`.
 #[derive(Debug, Clone, Args)]
@@ -55,10 +56,9 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let flags = Flags { data_dir: args.data_dir, listen: args.listen };
     let config = Config::load(args.config.as_deref(), environment(), &flags)?;
     telemetry::init(&config.log)?;
-    let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
-        format!("cannot listen on {}; choose another with --listen", config.server.listen)
-    })?;
-    let address = listener.local_addr()?;
+    telemetry::metrics::install()?;
+    let listeners = Listeners::bind(&config).await?;
+    let address = listeners.main.local_addr()?;
     let (app, reloader) = build(config, address).await?;
     first_key(&app, args.key_file.as_deref()).await?;
 
@@ -70,13 +70,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let following = tokio::spawn(follow(Arc::clone(&app), ends.clone()));
     let recovery = tokio::spawn(recover(Arc::clone(&app.sessions), ends.clone()));
 
-    let mut terminated = signal(SignalKind::terminate())?;
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    say(&format!("listening on http://{address}"));
-    server::serve(listener, router::router(Arc::clone(&app)), async move {
-        tokio::select! { _ = terminated.recv() => {}, _ = interrupted.recv() => {} }
-    })
-    .await;
+    listeners.serve(&app).await?;
     ends.cancel();
     house.await?;
     reloads.await?;

@@ -4,6 +4,7 @@ mod overlay;
 mod quota;
 mod secrets;
 mod sections;
+mod server;
 mod toml_file;
 mod units;
 
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub use quota::{Bound, QuotaConfig, Rate};
 pub use sections::{
     Config, Connect, DockerConfig, DriverConfig, DriverKind, HistoryConfig, HousekeepingConfig, LogConfig,
-    LogFormat, PluginConfig, PluginLimits, ServerConfig, SessionsConfig, ShipConfig,
+    LogFormat, PluginConfig, PluginLimits, ServerConfig, SessionsConfig, ShipConfig, TlsConfig,
 };
 pub use toml_file::{TomlError, TomlFile, nearest};
 pub use units::{Size, Span};
@@ -134,6 +135,7 @@ impl Config {
         if upload < Size::mib(1) || upload > Size::mib(1024) {
             return Err(Wrong::new(&["server", "max_upload"], "must be from 1m to 1g".to_owned()));
         }
+        self.check_server()?;
         let sessions = &self.sessions;
         for (key, span, from, to) in [
             ("start_wait", sessions.start_wait, Span::secs(1), Span::secs(600)),
@@ -238,6 +240,9 @@ fn resolve_paths(table: &mut Table, here: &Path) {
     resolve(table.get_mut("data_dir"));
     resolve(table.get_mut("profiles_dir"));
     resolve(table.get_mut("ship").and_then(|ship| ship.get_mut("path")));
+    for key in ["cert", "key"] {
+        resolve(table.get_mut("tls").and_then(|tls| tls.get_mut(key)));
+    }
     if let Some(Value::Table(plugins)) = table.get_mut("plugins") {
         for (_, plugin) in plugins.iter_mut() {
             resolve(plugin.get_mut("path"));

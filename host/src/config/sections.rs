@@ -25,6 +25,23 @@ pub struct ServerConfig {
     pub max_upload: Size,
     /// Failed authentications a minute and address that are answered 401; further ones are answered 429.
     pub failed_auth_per_minute: u32,
+    /// A second listener, for this machine only: health, readiness part by part and metrics, without a key.
+    pub ops_listen: Option<SocketAddr>,
+    /// Most connections at once, of each listener; further ones wait.
+    pub connections: u32,
+    /// Most of them of one address (IPv6: one /64) that is not this machine's own; null: a quarter. A proxy on another
+    /// machine counts as one address.
+    pub connections_per_address: Option<u32>,
+    /// How long the head of a request, or a TLS handshake, may take once it has begun.
+    pub head_timeout: Span,
+    /// How long a connection is kept without a request.
+    pub idle_timeout: Span,
+    /// How long a client may send nothing of a body, or take nothing of an answer, before it counts as gone.
+    pub client_timeout: Span,
+    /// How long calls in flight may go on after Bay was asked to end.
+    pub drain_timeout: Span,
+    /// Origins whose pages may read answers (`https://app.example.org`); none: CORS is off.
+    pub cors_origins: Vec<String>,
 }
 
 impl Default for ServerConfig {
@@ -36,8 +53,26 @@ impl Default for ServerConfig {
             max_body: Size::mib(8),
             max_upload: Size::mib(1024),
             failed_auth_per_minute: 20,
+            ops_listen: None,
+            connections: 4096,
+            connections_per_address: None,
+            head_timeout: Span::secs(10),
+            idle_timeout: Span::secs(75),
+            client_timeout: Span::secs(60),
+            drain_timeout: Span::secs(10),
+            cors_origins: Vec::new(),
         }
     }
+}
+
+/// `[tls]`: HTTPS on the main listener; both files or neither. They are read again when they change, and on SIGHUP.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// The certificate and those above it, PEM.
+    pub cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key: Option<PathBuf>,
 }
 
 impl ServerConfig {
@@ -293,6 +328,8 @@ pub struct Config {
     pub profiles_dir: Option<PathBuf>,
     /// The listener.
     pub server: ServerConfig,
+    /// HTTPS.
+    pub tls: TlsConfig,
     /// What runs containers.
     pub driver: DriverConfig,
     /// The Docker daemon.
@@ -322,6 +359,7 @@ impl Default for Config {
             data_dir: PathBuf::new(),
             profiles_dir: None,
             server: ServerConfig::default(),
+            tls: TlsConfig::default(),
             driver: DriverConfig::default(),
             docker: DockerConfig::default(),
             sessions: SessionsConfig::default(),

@@ -207,6 +207,13 @@ pub enum DriverError {
     },
 }
 
+impl DriverError {
+    /// Whether it is the driver that could not be asked, which says nothing of what was asked about.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Timeout { .. })
+    }
+}
+
 /// What a start waits for, for whoever looks meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -256,6 +263,11 @@ pub trait Driver: Send + Sync + 'static {
 
     /// How it is now.
     async fn inspect(&self, container: &ContainerRef) -> Result<ContainerStatus, DriverError>;
+
+    /// Whether somebody froze it behind Bay's back, as far as is known without asking: it runs, and nothing in it does.
+    fn is_paused(&self, _container: &ContainerRef) -> bool {
+        false
+    }
 
     /// Resolves when it has ended. Works for adopted containers too.
     async fn wait(&self, container: &ContainerRef) -> Result<ContainerStatus, DriverError>;

@@ -31,6 +31,9 @@ pub struct Guest(pub OpContext);
 /// A key with the scope `admin`.
 pub struct Admin(pub OpContext);
 
+/// A key with the scope `ops`.
+pub struct Ops(pub OpContext);
+
 /// A key with the scope `lockers:files`.
 pub struct LockerFiles(pub OpContext);
 
@@ -129,6 +132,7 @@ extractors! {
     Caller: parts => with_scope(parts, Scope::Sandboxes);
     Guest: parts => guest(parts);
     Admin: parts => with_scope(parts, Scope::Admin);
+    Ops: parts => with_scope(parts, Scope::Ops);
     LockerFiles: parts => with_scope(parts, Scope::LockersFiles);
 }
 

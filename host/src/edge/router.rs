@@ -13,9 +13,11 @@ use utoipa_axum::routes;
 
 use super::handlers::{
     admin_keys, audit as audit_log, capabilities, capability, docs, executions, files, gc, history, lockers,
-    ops, paths, processes, sandboxes, terminal, tokens, transfer, usage,
+    metrics, ops, paths, processes, sandboxes, terminal, tokens, transfer, usage,
 };
-use super::middleware::{as_operator, audit, authenticate, check_origin, identify, limit_rate, recognise};
+use super::middleware::{
+    as_operator, audit, authenticate, check_origin, cors, gzip, identify, limit_rate, measure, recognise,
+};
 use super::openapi::{ApiDoc, Document};
 use crate::app::App;
 use crate::error::{ApiError, Code};
@@ -67,6 +69,7 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(capabilities::list))
         .routes(routes!(admin_keys::create, admin_keys::list))
         .routes(routes!(admin_keys::get, admin_keys::revoke))
+        .routes(routes!(metrics::metrics))
         .layer(from_fn_with_state(Arc::clone(&app), audit))
         .layer(from_fn_with_state(Arc::clone(&app), limit_rate))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate));
@@ -79,12 +82,28 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(from_fn_with_state(Arc::clone(&app), recognise));
     let (routes, generated) = with_key.merge(open).split_for_parts();
     let document = Arc::new(Document::new(&generated, &app.plugins.load()));
+    guarded(routes.layer(Extension(document)), app)
+}
+
+/// What `server.ops_listen` serves, without a key.
+pub fn ops(app: Arc<App>) -> Router {
+    let routes = Router::new()
+        .route("/health", get(ops::health))
+        .route("/ready", get(ops::ready_in_full))
+        .route("/metrics", get(metrics::metrics_for_anyone));
+    guarded(routes, app)
+}
+
+/// What every request passes on every listener, innermost first.
+fn guarded(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
     routes
-        .layer(Extension(document))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&app), check_origin))
+        .layer(from_fn_with_state(Arc::clone(&app), cors))
         .layer(from_fn(identify))
+        .layer(from_fn(measure))
+        .layer(gzip())
         .with_state(app)
 }
 

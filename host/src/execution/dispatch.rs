@@ -97,6 +97,9 @@ pub(crate) async fn adapt(
         )
         .with(json!({ "sandbox_id": admitted.sandbox.id, "retry_after_ms": 0 })));
     };
+    if container.client.is_paused() {
+        return Err(paused());
+    }
     let bound = routed.timeout.map_or(admitted.deadline(), |t| t.min(admitted.deadline()));
     let deadline = Instant::now() + bound;
     let execution_id = recorded.execution_id().map(str::to_owned);
@@ -136,6 +139,17 @@ pub(crate) async fn adapt(
         },
         Err(error) => Err(error.into()),
     }
+}
+
+/// Known beforehand, so that the call need not wait for an answer that cannot come. Nothing ran.
+fn paused() -> ApiError {
+    ApiError::new(
+        Code::Unavailable,
+        "the sandbox's container was paused on the engine that runs it; it goes on when it is resumed there, or stop \
+         the sandbox and call again",
+    )
+    .with(json!({ "part": "container", "reason": "paused" }))
+    .after(START_RETRY)
 }
 
 fn just_ended(sandbox_id: &str) -> ApiError {

@@ -56,6 +56,7 @@ impl Stages {
         let took = now.duration_since(passed.0);
         passed.0 = now;
         passed.1.push((stage, took));
+        metrics::histogram!("bay_call_stage_seconds", "stage" => stage.as_str()).record(took);
     }
 
     /// The call is an execution of this id from now on.

@@ -100,6 +100,7 @@ impl Work {
         recorded: &Recorded,
         outcome: ApiResult<(u64, Value)>,
     ) -> ApiResult<Value> {
+        crate::telemetry::metrics::call_ended(&routed.admitted.capability, &outcome);
         let finished = recorded.finish(&self.app, &self.context, routed, outcome).await;
         if let Some(flying) = &self.flying {
             flying.land(&finished);

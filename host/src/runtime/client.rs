@@ -158,6 +158,11 @@ impl RuntimeClient {
         self.get_json("meta", patience).await
     }
 
+    /// Whether somebody paused the container: then nothing that is sent is answered.
+    pub fn is_paused(&self) -> bool {
+        self.connector.driver.is_paused(&self.connector.container)
+    }
+
     /// How the container is: for a caller that could not reach it.
     pub(super) async fn container_state(&self) -> Result<ContainerStatus, DriverError> {
         self.connector.driver.health().await?;

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 
-use super::env::is_away;
 use super::live::{Live, LiveContainer};
 use super::registry::Sessions;
 use super::start::references;
@@ -354,7 +353,7 @@ async fn live(sessions: &Sessions, session: &SessionRow) -> Result<Live, Absent>
                 return Err(Absent::Dead(format!("{} ended: {reason}", row.role)));
             }
             Ok(ContainerStatus::Missing) => return Err(Absent::Dead(format!("{} is gone", row.role))),
-            Err(error) if is_away(&error) => return Err(Absent::Unknown(error.into())),
+            Err(error) if error.is_away() => return Err(Absent::Unknown(error.into())),
             Err(error) => return Err(dead(&error)),
         }
         let credentials = env.credentials(&session.key());
@@ -365,7 +364,7 @@ async fn live(sessions: &Sessions, session: &SessionRow) -> Result<Live, Absent>
         };
         let meta = match proven.await {
             Ok(meta) => meta,
-            Err(RuntimeError::Dial(error)) if is_away(&error) => {
+            Err(RuntimeError::Dial(error)) if error.is_away() => {
                 // A container that the driver sees running, and that nobody can reach, is not the driver's absence.
                 let timeout = matches!(error, DriverError::Timeout { .. });
                 if timeout && env.driver.inspect(&reference).await.is_ok() {

@@ -78,7 +78,7 @@ impl SessionEnv {
                     format!("{}: gone", container.name)
                 }
                 // A driver that does not answer says nothing of the container.
-                Err(error) if is_away(&error) => {
+                Err(error) if error.is_away() => {
                     tokio::time::sleep(WAIT_AGAIN).await;
                     continue;
                 }
@@ -138,11 +138,6 @@ impl SessionEnv {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// Whether it is the driver that could not be asked, which says nothing of what was asked about.
-pub(super) fn is_away(error: &DriverError) -> bool {
-    matches!(error, DriverError::Unavailable { .. } | DriverError::Timeout { .. })
 }
 
 /// An error as the store remembers it.

@@ -8,13 +8,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::adopt::stop_unsettled;
 use super::env::SessionEnv;
-use super::live::{Activity, Lease, Live, View};
+use super::live::{Activity, Checked, Lease, Live, View};
 use super::state::Phase;
 use super::task::{self, Command};
 use super::unfinished::{Unfinished, not_settled};
 use crate::error::{ApiError, Code};
 use crate::locker::LockerUsage;
 use crate::store::{SandboxRow, SessionRow, Transition};
+use crate::time::now_ms;
 
 /// Commands that may wait for one session's task: starts are shared, so more than a few mean that it hangs.
 const COMMANDS: usize = 256;
@@ -77,6 +78,18 @@ impl Sessions {
         self.tasks().contains_key(sandbox_id)
     }
 
+    /// How many sessions that have a task are in each phase.
+    pub fn phases(&self) -> [(Phase, usize); 6] {
+        let mut counts = Phase::ALL.map(|phase| (phase, 0));
+        for handle in self.tasks().values() {
+            let phase = handle.view.borrow().phase;
+            for (_, count) in counts.iter_mut().filter(|(of, _)| *of == phase) {
+                *count += 1;
+            }
+        }
+        counts
+    }
+
     /// What sessions work with.
     pub fn env(&self) -> &Arc<SessionEnv> {
         &self.env
@@ -84,7 +97,10 @@ impl Sessions {
 
     /// What its task last published; idle where there is none.
     pub fn view(&self, sandbox_id: &str) -> View {
-        self.tasks().get(sandbox_id).map_or_else(View::idle, |h| h.view.borrow().clone())
+        let view = self.tasks().get(sandbox_id).map_or_else(View::idle, |h| h.view.borrow().clone());
+        let paused = view.live.as_ref().is_some_and(|l| l.containers.iter().any(|c| c.client.is_paused()));
+        // Known without asking, and sooner than by a probe that nobody answers.
+        if paused { View { checked: Some(Checked { healthy: false, at: now_ms() }), ..view } } else { view }
     }
 
     /// When its session was last used, if it has one.

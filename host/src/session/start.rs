@@ -9,7 +9,7 @@ use bay_ship_api::init::{InitConfig, Limits, NetworkSetup};
 use tokio_util::sync::CancellationToken;
 
 use super::broken::{Broken, undo, unless_cancelled};
-use super::env::{SessionEnv, failure, is_away};
+use super::env::{SessionEnv, failure};
 use super::live::{Live, LiveContainer};
 use super::registry::Sessions;
 use super::task::stopped_meanwhile;
@@ -179,13 +179,13 @@ pub(super) async fn prove(
             }
             Ok(meta) if meta.runtime.api_version == RUNTIME_API => return Ok(meta),
             Ok(meta) => format!("it speaks API {:?}", meta.runtime.api_version),
-            Err(RuntimeError::Dial(error)) if is_away(&error) => return Err(error.into()),
+            Err(RuntimeError::Dial(error)) if error.is_away() => return Err(error.into()),
             Err(error) => error.to_string(),
         },
         ended = env.driver.wait(reference) => match ended {
             Ok(ContainerStatus::Exited { reason }) => reason,
             Ok(ContainerStatus::Missing | ContainerStatus::Running) => "gone".to_owned(),
-            Err(error) if is_away(&error) => return Err(error.into()),
+            Err(error) if error.is_away() => return Err(error.into()),
             Err(error) => error.to_string(),
         },
     };

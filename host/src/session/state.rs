@@ -36,6 +36,24 @@ pub enum Phase {
     Lost,
 }
 
+impl Phase {
+    /// Every phase.
+    pub const ALL: [Self; 6] =
+        [Self::Idle, Self::Starting, Self::Ready, Self::Stopping, Self::Failed, Self::Lost];
+
+    /// As metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+            Self::Failed => "failed",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// What happens to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {

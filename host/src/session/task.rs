@@ -14,6 +14,7 @@ use super::start;
 use super::state::{self, Event, Phase};
 use crate::error::{ApiError, Code};
 use crate::store::SandboxRow;
+use crate::telemetry;
 use crate::time::now_ms;
 
 /// How long a caller waits for a stop: the grace, the force, and the removal of what is left.
@@ -143,6 +144,7 @@ impl Task {
         let cancel = CancellationToken::new();
         let sessions = Arc::clone(&self.registry);
         let sandbox = self.sandbox.clone();
+        let began = std::time::Instant::now();
         let mut starting = std::pin::pin!(start::start(&sessions, &sandbox, &cancel));
         let result = loop {
             tokio::select! {
@@ -160,6 +162,7 @@ impl Task {
                 },
             }
         };
+        telemetry::metrics::start_ended(began, &result);
         match result {
             Ok(live) => {
                 let live = Arc::new(live);

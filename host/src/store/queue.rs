@@ -102,6 +102,11 @@ impl<J> FairQueue<J> {
         self.lock().take()
     }
 
+    /// How many jobs wait.
+    pub(super) fn len(&self) -> usize {
+        self.lock().lanes.values().map(VecDeque::len).sum()
+    }
+
     /// Takes no more; what waits is still handed out.
     pub(super) fn close(&self) {
         self.lock().closed = true;

@@ -199,6 +199,11 @@ fn run_batch(db: &mut Connection, jobs: Vec<WriteJob>) -> (Vec<Answer>, Result<(
 }
 
 impl Store {
+    /// How many jobs wait: writes, reads.
+    pub fn queued(&self) -> (usize, usize) {
+        (self.workers.writes.len(), self.workers.reads.len())
+    }
+
     /// Runs a write on the writer thread and waits until it is on disk. Once queued it runs, even when the caller
     /// no longer waits.
     pub(super) async fn write<T: Send + 'static>(

@@ -1,4 +1,7 @@
-//! Log lines on stderr: text for people, JSON for machines.
+//! Log lines on stderr: text for people, JSON for machines. Numbers are in [`metrics`].
+
+pub mod metrics;
+mod recorder;
 
 use tracing_subscriber::EnvFilter;
 

@@ -1,11 +1,12 @@
-//! `bay-bench path|docker --bay BINARY [--path-micro BINARY] [--json FILE]`: what a call costs, or what sandboxes on a
-//! Docker engine cost, and what of that is Bay.
+//! `bay-bench path|docker|api --bay BINARY [--path-micro BINARY] [--json FILE] [--minutes N] [--quick]`: what a call
+//! costs, or what sandboxes on a Docker engine cost, and what of that is Bay; or what the REST interface holds.
 //!
 //! Nothing here fails because a figure is bad: a figure is printed with its aim, for a person to judge on a
 //! machine they know. What fails is what cannot be measured.
 
 #![expect(clippy::print_stdout, reason = "the figures are for whoever typed the command")]
 
+mod api;
 mod client;
 mod docker;
 mod memory;
@@ -18,11 +19,15 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use lexopt::prelude::*;
 
+/// Minutes of mixed load, unless told otherwise.
+const MINUTES: f64 = 10.0;
+
 /// Which bench.
 #[derive(Debug, Clone, Copy)]
 enum Bench {
     Path,
     Docker,
+    Api,
 }
 
 /// What was typed.
@@ -31,6 +36,8 @@ struct Options {
     bay: PathBuf,
     path_micro: Option<PathBuf>,
     json: Option<PathBuf>,
+    /// Of `api`.
+    size: api::Size,
 }
 
 fn main() -> ExitCode {
@@ -58,6 +65,10 @@ fn run() -> anyhow::Result<()> {
             rows.extend(docker::rows(&options.bay)?);
             "docker"
         }
+        Bench::Api => {
+            rows.extend(api::rows(&options.bay, options.size)?);
+            "api"
+        }
     };
     let report = bay_bench_report::Report::new(name, rows);
     print!("{}", report.markdown());
@@ -70,11 +81,14 @@ fn run() -> anyhow::Result<()> {
 
 fn options(mut words: lexopt::Parser) -> anyhow::Result<Options> {
     let (mut bay, mut path_micro, mut json, mut bench) = (None, None, None, None);
+    let mut size = api::Size::whole(MINUTES);
     while let Some(word) = words.next()? {
         match word {
             Long("bay") => bay = Some(PathBuf::from(words.value()?)),
             Long("path-micro") => path_micro = Some(PathBuf::from(words.value()?)),
             Long("json") => json = Some(PathBuf::from(words.value()?)),
+            Long("minutes") => size.minutes = words.value()?.parse()?,
+            Long("quick") => size = api::Size::quick(),
             Value(name) if bench.is_none() => bench = Some(name.string()?),
             other => return Err(other.unexpected().into()),
         }
@@ -82,7 +96,8 @@ fn options(mut words: lexopt::Parser) -> anyhow::Result<Options> {
     let bench = match bench.as_deref() {
         Some("path") => Bench::Path,
         Some("docker") => Bench::Docker,
-        other => bail!("which bench? there are `path` and `docker`, not {other:?}"),
+        Some("api") => Bench::Api,
+        other => bail!("which bench? there are `path`, `docker` and `api`, not {other:?}"),
     };
-    Ok(Options { bench, bay: bay.context("--bay BINARY is needed")?, path_micro, json })
+    Ok(Options { bench, bay: bay.context("--bay BINARY is needed")?, path_micro, json, size })
 }

@@ -25,6 +25,8 @@ mod reload;
 #[cfg(test)]
 mod sandboxes;
 #[cfg(test)]
+mod server;
+#[cfg(test)]
 mod shell;
 #[cfg(test)]
 mod stages;

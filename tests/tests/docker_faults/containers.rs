@@ -110,26 +110,42 @@ fn a_container_that_ran_out_of_memory_as_a_whole_is_named_so() {
 }
 
 #[test]
-fn a_paused_container_costs_calls_their_time_and_loses_nothing() {
+fn a_paused_container_is_known_at_once_and_loses_nothing() {
     let bay = bay();
     let sandbox = bay.api().sandbox(json!({}));
     sandbox.python_ok("x = 41");
     let engine = Engine::of_tests();
     let id = only_id(&bay);
+    let healthy = |sandbox: &bay_tests::Sandbox| sandbox.show()["containers"][0]["healthy"].clone();
+    assert_eq!(healthy(&sandbox), true);
     order(&engine, "POST", &format!("/containers/{id}/pause"));
-    let answer = sandbox.post("python/exec", &json!({ "code": "x", "timeout": 1 })).send();
-    // Still running, as far as anybody can tell, or given up on.
-    assert!([202, 502, 503, 504].contains(&answer.status), "{} {}", answer.status, answer.brief());
-    // These come no further than a connection that nobody accepts, so that Bay asks how the container is.
-    for _ in 0..2 {
-        let answer = sandbox.file("none.txt").send();
-        assert!([502, 503, 504].contains(&answer.status), "{} {}", answer.status, answer.brief());
+    let at = Instant::now();
+    until("it is shown as not well", NOTICED, || (healthy(&sandbox) == false).then_some(()));
+    assert!(at.elapsed() < Duration::from_secs(1), "known after {:?}", at.elapsed());
+    // No call waits for an answer that cannot come, whatever time it gives itself.
+    for call in [
+        sandbox.post("python/exec", &json!({ "code": "x", "timeout": 30 })),
+        sandbox.file("none.txt"),
+        sandbox.post("shell/exec", &json!({ "command": "true" })),
+    ] {
+        let answer = call.send();
+        let error = answer.expect(503)["error"].clone();
+        assert_eq!(error["code"], "unavailable", "{error}");
+        assert_eq!(error["details"], json!({ "part": "container", "reason": "paused" }), "{error}");
+        assert!(answer.took < Duration::from_secs(1), "{:?}", answer.took);
     }
     order(&engine, "POST", &format!("/containers/{id}/unpause"));
     until("it answers again", NOTICED, || {
         let ran = sandbox.post("python/exec", &json!({ "code": "print(x + 1)" })).send();
         (ran.status == 200).then(|| assert_eq!(ran.json()["output"].as_str().map(str::trim), Some("42")))
     });
+    until("it is well again", NOTICED, || (healthy(&sandbox) == true).then_some(()));
+    assert_eq!(only_id(&bay), id, "the same container, with what it knew");
+
+    order(&engine, "POST", &format!("/containers/{id}/pause"));
+    sandbox.call("POST", "stop").send().expect(200);
+    assert_eq!(sandbox.shell("true")["session_seq"], 2);
+    let id = only_id(&bay);
     order(&engine, "POST", &format!("/containers/{id}/pause"));
     let began = Instant::now();
     sandbox.call("DELETE", "").send().expect(204);

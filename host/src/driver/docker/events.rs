@@ -1,9 +1,11 @@
-//! One subscription to the daemon's events, shared by all who wait for a container to end.
+//! One subscription to the daemon's events, shared by all who wait for a container to end, and what it tells of those
+//! that somebody paused.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bollard::query_parameters::EventsOptionsBuilder;
+use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
 use futures::StreamExt as _;
 use tokio::sync::broadcast;
 
@@ -14,6 +16,8 @@ use crate::driver::{ContainerRef, ContainerStatus, DriverError, end_words};
 
 /// Most ends that a slow waiter may lag behind; past that it looks for itself.
 const BACKLOG: usize = 1024;
+/// What is listened for.
+const EVENTS: [&str; 4] = ["die", "destroy", "pause", "unpause"];
 /// How often the daemon is asked whether it still listens.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long it may take to answer that.
@@ -34,29 +38,73 @@ enum News {
 pub(super) struct Hub {
     instance: String,
     news: broadcast::Sender<News>,
+    /// Ids of the containers that are paused now. They are all this instance's own, so no more than it runs.
+    paused: Mutex<HashSet<String>>,
 }
 
 impl Hub {
     pub(super) fn new(instance: &str) -> Self {
-        Self { instance: instance.to_owned(), news: broadcast::channel(BACKLOG).0 }
+        Self { instance: instance.to_owned(), news: broadcast::channel(BACKLOG).0, paused: Mutex::default() }
+    }
+
+    /// Whether a container was last heard to be paused.
+    pub(super) fn is_paused(&self, id: &str) -> bool {
+        self.paused().contains(id)
+    }
+
+    fn paused(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks which containers are paused: events tell only of changes.
+    async fn find_paused(&self, contact: &Contact) -> Result<(), bollard::errors::Error> {
+        let mut filters = own_filter(&self.instance);
+        filters.insert("status".to_owned(), vec!["paused".to_owned()]);
+        let options = ListContainersOptionsBuilder::new().filters(&filters).build();
+        let found = contact.docker.list_containers(Some(options)).await?;
+        *self.paused() = found.into_iter().filter_map(|container| container.id).collect();
+        Ok(())
+    }
+
+    fn heard(&self, action: Option<&str>, id: String) {
+        match action {
+            Some("pause") => {
+                self.paused().insert(id);
+            }
+            Some("unpause") => {
+                self.paused().remove(&id);
+            }
+            // An end, whatever it is called.
+            Some(_) | None => {
+                self.paused().remove(&id);
+                // Nobody may be waiting, which is no error.
+                let _nobody = self.news.send(News::Ended(id));
+            }
+        }
     }
 
     /// Passes events on until the daemon is gone; says why it ended.
     pub(super) async fn follow(&self, contact: &Contact) -> String {
         let mut filters: HashMap<String, Vec<String>> = own_filter(&self.instance);
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
-        filters.insert("event".to_owned(), vec!["die".to_owned(), "destroy".to_owned()]);
+        filters.insert("event".to_owned(), EVENTS.map(str::to_owned).into());
         // From the daemon's own clock at the time it was probed: nothing falls between that look and this stream.
         let since = contact.facts.since.to_string();
         let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
         let mut events = Box::pin(contact.docker.events(Some(options)));
         // Nobody may be waiting, which is no error.
         let _nobody = self.news.send(News::Unsure);
+        // What changes meanwhile is told by the events, which began before.
+        match tokio::time::timeout(PING_LIMIT, self.find_paused(contact)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) => return "no answer to a list".to_owned(),
+        }
         loop {
             match tokio::time::timeout(HEARTBEAT, events.next()).await {
                 Ok(Some(Ok(event))) => {
                     if let Some(id) = event.actor.and_then(|actor| actor.id) {
-                        let _nobody = self.news.send(News::Ended(id));
+                        self.heard(event.action.as_deref(), id);
                     }
                 }
                 Ok(Some(Err(error))) => return error.to_string(),
@@ -79,7 +127,7 @@ impl Inner {
             let (id, patience) = match self.look(container).await {
                 Ok((ContainerStatus::Running, id)) => (id, LOOK.0),
                 Ok((ended, _)) => return Ok(ended),
-                Err(DriverError::Unavailable { .. } | DriverError::Timeout { .. }) => (None, LOOK.1),
+                Err(error) if error.is_away() => (None, LOOK.1),
                 Err(error) => return Err(error),
             };
             let told = async {

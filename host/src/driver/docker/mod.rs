@@ -228,6 +228,10 @@ impl Driver for DockerDriver {
         self.inner.look(container).await.map(|(status, _)| status)
     }
 
+    fn is_paused(&self, container: &ContainerRef) -> bool {
+        self.inner.key(container).is_ok_and(|id| self.inner.hub.is_paused(&id))
+    }
+
     async fn wait(&self, container: &ContainerRef) -> Result<ContainerStatus, DriverError> {
         self.inner.until_ended(container).await
     }

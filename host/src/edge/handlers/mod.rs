@@ -10,6 +10,7 @@ pub mod files;
 pub mod gc;
 pub mod history;
 pub mod lockers;
+pub mod metrics;
 pub mod ops;
 pub mod paths;
 pub mod processes;

@@ -26,14 +26,22 @@ pub async fn health() -> Json<Value> {
 #[utoipa::path(get, path = "/ready", tag = "ops", security((), ("bearer" = ["ops"])), responses((status = 200, description = "ready", body = Word), (status = 503, description = "not ready", body = Word)))]
 pub async fn ready(State(app): State<Arc<App>>, context: Option<Extension<OpContext>>) -> Response {
     let report = app.readiness().await;
-    let ready = report.is_ready();
+    let may_know = context.is_some_and(|Extension(context)| context.has(Scope::Ops));
+    answer(report.is_ready(), may_know.then(|| report.parts()))
+}
+
+/// `GET /ready` of the ops listener: part by part, without a key.
+pub async fn ready_in_full(State(app): State<Arc<App>>) -> Response {
+    let report = app.readiness().await;
+    answer(report.is_ready(), Some(report.parts()))
+}
+
+fn answer(ready: bool, parts: Option<Value>) -> Response {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if ready { "ready" } else { "not_ready" };
-    let body = match context {
-        Some(Extension(context)) if context.has(Scope::Ops) => {
-            json!({ "status": word, "parts": report.parts() })
-        }
-        Some(_) | None => json!({ "status": word }),
+    let body = match parts {
+        Some(parts) => json!({ "status": word, "parts": parts }),
+        None => json!({ "status": word }),
     };
     (status, Json(body)).into_response()
 }

@@ -67,6 +67,12 @@ impl Row {
         Self { aim, ok, ..self }
     }
 
+    /// With a promise that the median is no smaller: for a speed.
+    pub fn at_least(self, limit: f64) -> Self {
+        let (aim, ok) = (Some(format!("≥ {limit} {}", self.unit)), self.median >= limit);
+        Self { aim, ok, ..self }
+    }
+
     /// With a promise about the ratio.
     pub fn at_most_times(self, limit: f64) -> Self {
         let (aim, ok) =
