@@ -14,6 +14,15 @@ fn profiles(client: &bay_tests::Client) -> Vec<String> {
     list["items"].as_array().expect("a list").iter().map(id).collect()
 }
 
+/// What `bay profile check` says of this Bay's profiles, and whether they are good.
+fn check_profiles(bay: &Bay) -> (bool, String) {
+    let mut command = bay_tests::bay_command();
+    let out = command.args(["profile", "check", "--config"]).arg(bay.home().join("bay.toml")).output();
+    let out = out.expect("run bay profile check");
+    let said = [out.stdout, out.stderr].concat();
+    (out.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
 #[test]
 fn a_new_profile_appears_a_broken_file_changes_nothing_and_no_request_fails() {
     let bay = Bay::start(Options::default());
@@ -46,6 +55,11 @@ fn a_new_profile_appears_a_broken_file_changes_nothing_and_no_request_fails() {
                     .then_some(())
             });
             assert!(profiles(&api).contains(&"shell-new".to_owned()), "the old set stays whole");
+            let (good, said) = check_profiles(&bay);
+            assert!(
+                !good && said.contains("shell-new.toml:2:1"),
+                "`bay profile check` says the same: {said}"
+            );
 
             std::fs::remove_file(bay.home().join("profiles/shell-new.toml")).expect("remove a profile");
             until("it is gone", LONG, || (!profiles(&api).contains(&"shell-new".to_owned())).then_some(()));

@@ -43,6 +43,20 @@ fn what_the_command_line_does_not_know_is_refused() {
     }
 }
 
+#[test]
+fn a_configuration_is_checked_without_being_used() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../bay.example.toml");
+    assert!(said(&["config", "check", "--config", example]).contains("good"));
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let bad = dir.path().join("bay.toml");
+    std::fs::write(&bad, "data_dir = \"data\"\n[server]\nlisen = \"127.0.0.1:1\"\n").expect("write bay.toml");
+    let out = bay_command().args(["config", "check", "--config"]).arg(&bad).output().expect("run bay");
+    let words = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{words}");
+    assert!(words.contains("bay.toml:3:1") && words.contains("did you mean `listen`?"), "{words}");
+    assert!(!dir.path().join("data").exists(), "looking makes nothing");
+}
+
 fn subcommands(help: &str) -> Vec<String> {
     let list = help.lines().skip_while(|l| !l.starts_with("Commands:")).skip(1);
     list.take_while(|l| l.starts_with("  "))

@@ -69,6 +69,10 @@ fn a_file_that_is_no_database_is_an_error_in_words() {
 #[test]
 fn a_damaged_file_is_unavailable_and_never_a_panic() {
     let mut fixture = Fixture::new();
+    let path = fixture.path().join(schema::FILE);
+    fixture.store = None;
+    let schema = path.metadata().unwrap().len();
+    fixture.reopen();
     let owner = tenant("a");
     block_on(async {
         for n in 0..200 {
@@ -76,12 +80,11 @@ fn a_damaged_file_is_unavailable_and_never_a_panic() {
         }
     });
     fixture.store = None;
-    let path = fixture.path().join(schema::FILE);
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     let size = file.metadata().unwrap().len();
     // Everything after the schema.
-    let garbage = vec![0xa5; usize::try_from(size).unwrap() - 24 * 4096];
-    file.write_all_at(&garbage, 24 * 4096).unwrap();
+    let garbage = vec![0xa5; usize::try_from(size - schema).unwrap()];
+    file.write_all_at(&garbage, schema).unwrap();
     let store = Store::open(fixture.path()).unwrap();
     let answer = block_on(async {
         let mut answers =
