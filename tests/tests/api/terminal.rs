@@ -44,7 +44,7 @@ fn a_terminal_is_a_login_shell_that_goes_with_its_connection() {
     terminal.until("now 33 101", LIMIT);
     paste(&mut terminal);
     terminal.binary(b"exit 7\r");
-    assert_eq!(terminal.control(LIMIT), Frame::Text(r#"{"type":"exit","code":7}"#.into()));
+    assert_eq!(terminal.control(LIMIT), Frame::Text(r#"{"code":7,"type":"exit"}"#.into()));
     assert_eq!(terminal.control(LIMIT), Frame::Close(Some(1000)));
     assert_eq!(terminal.control(LIMIT), Frame::Gone);
     gone(&bay, &sandbox);
