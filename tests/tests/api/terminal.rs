@@ -115,7 +115,7 @@ fn who_may_not_have_a_terminal_is_told_before_it_opens() {
     refused("", &[own, ("Origin", "https://evil.example")], 403, "forbidden");
     bay.api().get(&target(&sandbox, "")).bad_fields(&["Upgrade"]);
     bay.api().post(&target(&sandbox, ""), &json!({})).error(405, "method_not_allowed");
-    let without = bay.api().sandbox(json!({ "profile": "shell-only" }));
+    let without = bay.api().sandbox(json!({ "profile": "shell-only", "start": "lazy" }));
     let answer = Ws::open(bay.addr(), &target(&without, ""), &[own]).err().map(|answer| answer.expect(400));
     assert_eq!(answer.unwrap_or_default()["error"]["code"], "capability_not_supported");
     assert_eq!(without.show()["session_seq"], 0, "nothing was started for it");
