@@ -11,6 +11,7 @@ mod connect;
 mod frames;
 mod performer;
 mod progress;
+mod pump;
 mod relay;
 mod tap;
 mod upgrade;

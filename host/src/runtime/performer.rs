@@ -9,14 +9,14 @@ use async_trait::async_trait;
 use bay_plugin_host::{ForwardEnd, Performer, PlannedRequest, PlannedResponse, Target};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::Incoming;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::client::{RequestBody, RuntimeClient, RuntimeRequest, collect, empty, full};
 use super::conditional::is_known;
 use super::progress::Progress;
+use super::pump::pump;
 use super::upgrade::{self, ClientUpgrade};
 use crate::driver::{ContainerStatus, DriverError};
 use crate::runtime::RuntimeError;
@@ -41,8 +41,6 @@ const REQUEST_HEADERS: [HeaderName; 5] =
 /// Chunks under way between runtime and client: enough to keep both busy, small enough to push back.
 const CHUNKS: usize = 8;
 
-/// How long a client may take nothing of a forwarded body before it counts as gone.
-const STALL: Duration = Duration::from_secs(60);
 /// How long the driver may take to say why nothing came to a runtime.
 const ASK_WHY: Duration = Duration::from_secs(2);
 
@@ -310,37 +308,5 @@ impl RuntimePerformer {
             end: "refused".to_owned(),
             refusal: Some(answer.body.to_vec()),
         })
-    }
-}
-
-/// Streams a body; the client's pace is the runtime's. Returns bytes passed on and how it ended.
-async fn pump<B>(mut body: B, chunks: &mpsc::Sender<Result<Bytes, std::io::Error>>) -> (u64, &'static str)
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: std::fmt::Display,
-{
-    let mut bytes = 0u64;
-    loop {
-        let frame = tokio::select! {
-            frame = tokio::time::timeout(STALL, body.frame()) => frame,
-            // Noticed also while nothing comes: the runtime may have to stop what nobody waits for.
-            () = chunks.closed() => return (bytes, "client_gone"),
-        };
-        let frame = match frame {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(None) => return (bytes, "complete"),
-            Ok(Some(Err(_))) | Err(_) => {
-                let broke = std::io::Error::other("the runtime went away mid-answer");
-                // The client learns by the broken connection; when it is gone too, nobody is left to tell.
-                let _gone = chunks.send_timeout(Err(broke), STALL).await;
-                return (bytes, "runtime_gone");
-            }
-        };
-        let Some(data) = Frame::into_data(frame).ok() else { continue };
-        let len = data.len() as u64;
-        if chunks.send_timeout(Ok(data), STALL).await.is_err() {
-            return (bytes, "client_gone");
-        }
-        bytes += len;
     }
 }

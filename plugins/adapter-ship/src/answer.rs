@@ -19,7 +19,10 @@ pub enum Reader {
     /// One of the file operations.
     Files(files::answer::Reader),
     /// An execution's end, asked for after its events have gone to the caller.
-    Streamed { execution_id: String, seconds: u64 },
+    Streamed {
+        execution_id: String,
+        seconds: u64,
+    },
     /// The record of an execution.
     Record,
     /// Bytes went past this plugin, and nothing follows.

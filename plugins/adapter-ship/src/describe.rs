@@ -117,7 +117,13 @@ fn python_exec() -> OperationSpec {
             "code": { "type": ["string", "null"], "description": "The code, where `include_code` asked for it." },
         }),
     );
-    operation("exec", "Run Python code; variables stay until the session ends.", &["records", "streams"], input, output)
+    operation(
+        "exec",
+        "Run Python code; variables stay until the session ends.",
+        &["records", "streams"],
+        input,
+        output,
+    )
 }
 
 fn shell_exec() -> OperationSpec {

@@ -104,7 +104,9 @@ pub fn plan(call: &Call, operation: &str) -> Result<Plan, Fault> {
             let request = request("POST", &["executions", id, "cancel"]);
             Ok(Plan { action: Action::Requests(vec![request]), reader: Reader::Cancelled })
         }
-        other => Err(fault("capability_not_supported", format!("there is no operation `executions.{other}`"))),
+        other => {
+            Err(fault("capability_not_supported", format!("there is no operation `executions.{other}`")))
+        }
     }
 }
 

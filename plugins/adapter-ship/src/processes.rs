@@ -90,7 +90,13 @@ pub fn describe() -> Vec<OperationSpec> {
                 json!({ "processes": { "type": "array", "items": process() } }),
             ),
         ),
-        operation("process_output", "Read a piece of a background process's output.", &["safe"], reading(), piece),
+        operation(
+            "process_output",
+            "Read a piece of a background process's output.",
+            &["safe"],
+            reading(),
+            piece,
+        ),
         operation(
             "process_stdin",
             "Write to a background process.",

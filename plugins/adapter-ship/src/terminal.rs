@@ -20,9 +20,7 @@ struct Terminal {
 }
 
 pub fn capability() -> CapabilitySpec {
-    let side = |default: u16, what: &str| {
-        json!({ "type": "integer", "minimum": 1, "maximum": MAX_SIDE, "default": default, "description": what })
-    };
+    let side = |default: u16, what: &str| json!({ "type": "integer", "minimum": 1, "maximum": MAX_SIDE, "default": default, "description": what });
     let input = object(
         "A terminal to open",
         &[],

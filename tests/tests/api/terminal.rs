@@ -44,7 +44,7 @@ fn a_terminal_is_a_login_shell_that_goes_with_its_connection() {
     terminal.until("now 33 101", LIMIT);
     paste(&mut terminal);
     terminal.binary(b"exit 7\r");
-    assert_eq!(terminal.control(LIMIT), Frame::Text(r#"{"type":"exit","code":7}"#.into()));
+    assert_eq!(terminal.control(LIMIT), Frame::Text(r#"{"code":7,"type":"exit"}"#.into()));
     assert_eq!(terminal.control(LIMIT), Frame::Close(Some(1000)));
     assert_eq!(terminal.control(LIMIT), Frame::Gone);
     gone(&bay, &sandbox);
@@ -115,7 +115,7 @@ fn who_may_not_have_a_terminal_is_told_before_it_opens() {
     refused("", &[own, ("Origin", "https://evil.example")], 403, "forbidden");
     bay.api().get(&target(&sandbox, "")).bad_fields(&["Upgrade"]);
     bay.api().post(&target(&sandbox, ""), &json!({})).error(405, "method_not_allowed");
-    let without = bay.api().sandbox(json!({ "profile": "shell-only" }));
+    let without = bay.api().sandbox(json!({ "profile": "shell-only", "start": "lazy" }));
     let answer = Ws::open(bay.addr(), &target(&without, ""), &[own]).err().map(|answer| answer.expect(400));
     assert_eq!(answer.unwrap_or_default()["error"]["code"], "capability_not_supported");
     assert_eq!(without.show()["session_seq"], 0, "nothing was started for it");

@@ -216,8 +216,7 @@ fn stat() -> OperationSpec {
     );
     let mut properties = entry(&["file", "directory", "symlink", "other"]);
     properties["etag"] = json!({ "type": "string", "description": "As reads and writes give it." });
-    properties["target"] =
-        json!({ "type": ["string", "null"], "description": "Where a symbolic link points, as written in it." });
+    properties["target"] = json!({ "type": ["string", "null"], "description": "Where a symbolic link points, as written in it." });
     let required: Vec<&str> = ENTRY.iter().copied().chain(["etag"]).collect();
     let output = object("What is there", &required, properties);
     operation("stat", "Size, kind, time and etag of a path.", &["safe"], input, output)

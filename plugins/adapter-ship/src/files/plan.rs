@@ -97,12 +97,7 @@ fn query(Target { path }: Target) -> Vec<(String, String)> {
 }
 
 /// The caller's body there, the runtime's back, past this plugin.
-fn stream(
-    method: &str,
-    path: &str,
-    query: Vec<(String, String)>,
-    headers: Vec<(String, String)>,
-) -> Plan {
+fn stream(method: &str, path: &str, query: Vec<(String, String)>, headers: Vec<(String, String)>) -> Plan {
     let request = HttpRequest { query, headers, ..request(method, &["fs", path]) };
     Plan { action: Action::Forward(request), reader: Reader::Forwarded }
 }
