@@ -7,12 +7,15 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::Recorded;
 use super::admit::{Admitted, Routed, no_plugin, profile};
 use super::dispatch::{self, Client};
+use super::streaming::Listener;
+use super::work::Work;
+use super::{Recorded, Stages};
 use crate::app::App;
 use crate::auth::OpContext;
 use crate::error::{ApiError, ApiResult, Code};
+use crate::invoke::{Answer, Wants};
 use crate::runtime::CallerRequest;
 use crate::session::Lease;
 use crate::store::{ExecutionRow, SandboxRow};
@@ -64,6 +67,41 @@ impl Known {
         let client = Client { caller: CallerRequest::default(), forward, events: false };
         dispatch::adapt(context, &self.routed, &Recorded::Unrecorded, &self.lease, client).await
     }
+}
+
+/// Asks something of an execution that was made before, where it ran; the answer streams.
+pub(crate) async fn follow_up(
+    app: &Arc<App>,
+    context: &OpContext,
+    known: Known,
+    id: &str,
+    wants: Wants,
+    caller: CallerRequest,
+) -> ApiResult<Answer> {
+    let Known { routed, lease } = known;
+    let work = Work {
+        app: Arc::clone(app),
+        context: context.clone(),
+        stages: Arc::new(Stages::begin()),
+        flying: None,
+        at: Some(lease),
+        _slot: dispatch::slot(app)?,
+        _stream: None,
+    };
+    let recorded = Recorded::Known { id: id.to_owned() };
+    if wants == Wants::Events {
+        let (opened, open) = oneshot::channel();
+        let stream = app.streams.open(&context.tenant)?;
+        let (listener, events) = Listener::beside(opened, stream);
+        tokio::spawn(work.stream(routed, recorded, caller, listener));
+        return match open.await {
+            Ok(open) => open.map(|()| Answer::Events(events)),
+            Err(_) => Err(dispatch::abandoned()),
+        };
+    }
+    let (answer, answered) = oneshot::channel();
+    tokio::spawn(work.run(routed, recorded, caller, answer));
+    answered.await.unwrap_or_else(|_| Err(dispatch::abandoned()))
 }
 
 /// Puts what is asked to the rules, whatever session there is.

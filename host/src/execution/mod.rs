@@ -1,6 +1,7 @@
 //! Executions as clients see them: the checks before, the dispatch, the record, and the stage trail of a call.
 
 pub(crate) mod admit;
+pub(crate) mod call;
 pub(crate) mod dispatch;
 pub(crate) mod events;
 mod flights;

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use bay_plugin_host::FaultKind;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -20,7 +21,7 @@ use super::dispatch::{self, Client};
 use super::events::{comment, event};
 use super::work::Work;
 use super::{Recorded, Stage};
-use crate::error::{ApiError, ApiResult, Code};
+use crate::error::{ApiError, ApiResult, Code, fault_code};
 use crate::runtime::{CallerRequest, Forwarded, Tap};
 use crate::session::Lease;
 use crate::streams::StreamGuard;
@@ -29,6 +30,8 @@ use crate::streams::StreamGuard;
 const PIECES: usize = 8;
 /// How long a client may take nothing before it counts as gone.
 const STALL: Duration = Duration::from_secs(60);
+/// Longest message of a runtime's error that a client sees.
+const MAX_MESSAGE: usize = 8 << 10;
 /// How often it is looked how far a start has come.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often a quiet stream says something: proxies end what says nothing.
@@ -53,6 +56,8 @@ pub(crate) struct Listener {
 struct Relayed {
     forwarded: bool,
     terminal: Option<u64>,
+    /// What the runtime's own terminal event says, where it is an error.
+    refusal: Option<ApiError>,
 }
 
 impl Listener {
@@ -93,7 +98,7 @@ impl Listener {
                 break;
             }
         }
-        Relayed { forwarded: true, terminal: tap.terminal() }
+        Relayed { forwarded: true, terminal: tap.terminal(), refusal: tap.refusal().and_then(refusal) }
     }
 
     /// Says the end.
@@ -152,7 +157,11 @@ impl Work {
                 let (reply, came) = tokio::join!(adapt, listener.relay(forwarded));
                 self.stages.done(Stage::Adapt);
                 relayed = came;
-                reply.map(|value| (lease.live.seq, value))
+                match (reply, relayed.refusal.take()) {
+                    // Of what it refused before it began a runtime need not know anything when asked.
+                    (Err(error), Some(refusal)) if error.code == Code::NotFound => Err(refusal),
+                    (reply, _) => reply.map(|value| (lease.live.seq, value)),
+                }
             }
         };
         let finished = self.finish(&routed, &recorded, outcome).await;
@@ -191,6 +200,17 @@ impl Work {
             }
         }
     }
+}
+
+/// An `error` of the runtime's, in the words of the contract.
+fn refusal(said: &[u8]) -> Option<ApiError> {
+    let said: Value = serde_json::from_slice(said).ok()?;
+    let kind = FaultKind::from_word(said["error"]["code"].as_str()?).unwrap_or(FaultKind::Runtime);
+    let mut message = said["error"]["message"].as_str().unwrap_or("refused").to_owned();
+    message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+    let details = said["error"]["details"].clone();
+    let error = ApiError::new(fault_code(kind), message);
+    Some(if details.is_object() { error.with(details) } else { error })
 }
 
 fn left() -> ApiError {

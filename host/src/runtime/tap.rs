@@ -6,6 +6,9 @@ use bytes::{Bytes, BytesMut};
 /// Longest head of an event (its `id` and `event` lines), and longest comment.
 const MAX_HEAD: usize = 4 << 10;
 
+/// Most that is kept of what an `error` says.
+const MAX_REFUSAL: usize = 64 << 10;
+
 /// A stream that is none of server-sent events, or none that a client may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the runtime's events cannot be read")]
@@ -31,11 +34,21 @@ pub struct Tap {
     last_id: u64,
     begun: bool,
     terminal: Option<u64>,
+    /// What an `error` says, as far as it is kept.
+    refusal: Option<Vec<u8>>,
 }
 
 impl Default for Tap {
     fn default() -> Self {
-        Self { mode: Mode::Head, head: BytesMut::new(), fed: false, last_id: 0, begun: false, terminal: None }
+        Self {
+            mode: Mode::Head,
+            head: BytesMut::new(),
+            fed: false,
+            last_id: 0,
+            begun: false,
+            terminal: None,
+            refusal: None,
+        }
     }
 }
 
@@ -56,6 +69,13 @@ impl Tap {
     /// The id of the terminal event, once it has come.
     pub fn terminal(&self) -> Option<u64> {
         self.terminal
+    }
+
+    /// What the terminal event says where it is an `error`: of work that was refused nobody else knows.
+    pub fn refusal(&self) -> Option<&[u8]> {
+        let event = self.refusal.as_deref()?;
+        let lines = event.split(|b| *b == b'\n');
+        lines.filter_map(|line| line.strip_prefix(b"data:")).next()
     }
 
     /// The highest id so far.
@@ -85,6 +105,10 @@ impl Tap {
             if self.mode == Mode::Pass {
                 out.extend_from_slice(&self.head);
                 out.extend_from_slice(&line[kept..]);
+            }
+            if let Some(refusal) = &mut self.refusal {
+                refusal.extend_from_slice(&self.head);
+                refusal.extend_from_slice(line[kept..].get(..MAX_REFUSAL).unwrap_or(&line[kept..]));
             }
             self.head.clear();
             self.fed = line.ends_with(b"\n");
@@ -117,8 +141,9 @@ impl Tap {
         }
         self.last_id = id.unwrap_or(self.last_id).max(self.last_id);
         self.mode = match name.as_deref() {
-            Some("result" | "error") => {
+            Some(end @ ("result" | "error")) => {
                 self.terminal = Some(self.last_id);
+                self.refusal = (end == "error").then(Vec::new);
                 Mode::Swallow
             }
             other => {
@@ -143,6 +168,9 @@ impl Tap {
         let (event, after) = rest.split_at(end.unwrap_or(rest.len()));
         if self.mode == Mode::Pass {
             out.extend_from_slice(event);
+        } else if let Some(refusal) = &mut self.refusal {
+            let room = MAX_REFUSAL.saturating_sub(refusal.len());
+            refusal.extend_from_slice(event.get(..room).unwrap_or(event));
         }
         if end.is_some() {
             self.mode = Mode::Head;
@@ -188,6 +216,18 @@ mod tests {
         let mut tap = Tap::default();
         let long = [b"event: stdout\ndata: ".as_slice(), &[b'x'; 64 << 10], b"\n\n"].concat();
         assert_eq!(tap.push(&long).unwrap().len(), long.len(), "data may be long");
+    }
+
+    #[test]
+    fn what_an_error_says_is_kept_however_it_is_cut() {
+        let stream = b"id: 1\nevent: error\ndata: {\"error\":{\"code\":\"busy\"}}\n\n";
+        for size in 1..stream.len() {
+            let mut tap = Tap::default();
+            for piece in stream.chunks(size) {
+                assert!(tap.push(piece).unwrap().is_empty());
+            }
+            assert_eq!(tap.refusal(), Some(b" {\"error\":{\"code\":\"busy\"}}".as_slice()), "{size}");
+        }
     }
 
     #[test]

@@ -63,14 +63,16 @@ fn output_by_range(sandbox: &Sandbox) {
     let tail = format!("executions/{}/output", ran["execution_id"].as_str().unwrap());
     let whole: String = (1..=400_000).map(|n| format!("{n}\n")).collect();
     let all = sandbox.call("GET", &tail).send();
-    assert_eq!((all.status, all.body.len()), (200, whole.len()), "{}", all.brief());
-    assert!(all.body == whole.as_bytes());
+    assert_eq!(all.status, 200, "{}", all.brief());
+    // All that is kept, which is an answer's worth at least, and word of how much there was.
+    let kept = &whole[..all.body.len()];
+    assert!(kept.len() >= 1 << 20 && all.body == kept.as_bytes(), "{} bytes", kept.len());
     assert_eq!(all.header("x-output-total"), Some(whole.len().to_string().as_str()));
-    let part = sandbox.call("GET", &tail).header("Range", "bytes=1500000-1500009").send();
-    assert_eq!((part.status, part.text().as_str()), (206, &whole[1_500_000..1_500_010]));
-    let end = whole.len() - 7;
+    let part = sandbox.call("GET", &tail).header("Range", "bytes=1000000-1000009").send();
+    assert_eq!((part.status, part.text().as_str()), (206, &whole[1_000_000..1_000_010]));
+    let end = kept.len() - 7;
     let rest = sandbox.call("GET", &tail).query("offset", &end.to_string()).send();
-    assert_eq!((rest.status, rest.text().as_str()), (200, &whole[end..]));
+    assert_eq!((rest.status, rest.text().as_str()), (200, &kept[end..]));
     let stderr = sandbox.call("GET", &tail).query("stream", "stderr").send();
     assert_eq!(stderr.text(), "oops\n");
     sandbox.call("GET", &tail).header("Range", "bytes=99999999-").error(416, "range_not_satisfiable");

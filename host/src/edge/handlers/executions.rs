@@ -19,10 +19,10 @@ use crate::edge::openapi::refusals;
 use crate::edge::wire::schema::Execution;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::execution::admit::find_sandbox;
-use crate::execution::known::{self, Known};
+use crate::execution::known::{self, Known, follow_up};
 use crate::execution::{events, execution_object};
 use crate::id::Kind;
-use crate::invoke::{Wants, follow_up};
+use crate::invoke::Wants;
 use crate::runtime::CallerRequest;
 use crate::store::{ExecutionRow, ExecutionStatus, SandboxRow};
 
