@@ -7,17 +7,19 @@ use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::auth::keys::ApiKey;
-use crate::auth::{Scope, SystemContext, Tenant};
+use crate::audit::Failures;
+use crate::auth::SystemContext;
 use crate::config::Config;
+use crate::credentials::Credentials;
 use crate::driver::Driver;
+use crate::edge::idempotency::Turns;
 use crate::edge::middleware::AllowedHosts;
-use crate::error::{ApiError, ApiResult, Code};
+use crate::execution::Flights;
 use crate::plugins::Plugins;
-use crate::profile::ProfileSet;
+use crate::profile::Profiles;
 use crate::session::{SessionEnv, Sessions};
-use crate::store::{NewKey, Store, StoreError};
-use crate::time::now_ms;
+use crate::store::Store;
+use crate::streams::Streams;
 
 /// A running Bay.
 pub struct App {
@@ -26,7 +28,7 @@ pub struct App {
     /// The source of truth.
     pub store: Store,
     /// What sandboxes are.
-    pub profiles: Arc<ProfileSet>,
+    pub profiles: Arc<Profiles>,
     /// What decides and plans.
     pub plugins: ArcSwap<Plugins>,
     /// What runs.
@@ -37,20 +39,20 @@ pub struct App {
     pub allowed_hosts: AllowedHosts,
     /// Calls in flight, of all tenants.
     pub slots: Arc<Semaphore>,
+    /// What keys and tokens are checked with.
+    pub credentials: Credentials,
+    /// Executions under way.
+    pub flights: Arc<Flights>,
+    /// The last requests that were answered with a 5xx.
+    pub failures: Failures,
+    /// Requests with the same `Idempotency-Key` run one after the other.
+    pub turns: Arc<Turns>,
+    /// Streams that are open, by tenant.
+    pub streams: Streams,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
 const MAX_CALLS: usize = 1024;
-
-/// Whose key it was.
-pub struct KeyOwner {
-    /// `key_…`
-    pub id: String,
-    /// Its tenant.
-    pub tenant: Tenant,
-    /// What it may do.
-    pub scopes: Vec<Scope>,
-}
 
 /// How ready this Bay is, part by part.
 pub struct Readiness {
@@ -91,24 +93,28 @@ impl App {
         plugins: Arc<Plugins>,
     ) -> Arc<Self> {
         let allowed_hosts = AllowedHosts::new(listen, &config.server.hosts);
+        let credentials = Credentials::new(&env.secret, config.server.failed_auth_per_minute);
         let (store, profiles, driver) =
             (env.store.clone(), Arc::clone(&env.profiles), Arc::clone(&env.driver));
         let sessions = Sessions::new(Arc::new(env));
         let plugins = ArcSwap::new(plugins);
         let slots = Arc::new(Semaphore::new(MAX_CALLS));
-        Arc::new(Self { config, store, profiles, plugins, sessions, driver, allowed_hosts, slots })
-    }
-
-    /// Whose key this is. An unknown id and a wrong secret take the same path and give the same answer.
-    pub async fn authenticate_key(&self, text: &str) -> ApiResult<KeyOwner> {
-        let refused = || ApiError::new(Code::Unauthorized, "this API key is not known, or has expired");
-        let key = ApiKey::parse(text).ok_or_else(refused)?;
-        let row = self.store.find_key(&SystemContext::for_background(), &key.id()).await?;
-        let good = key.verify(row.as_ref().map(|r| &r.hash));
-        match row.filter(|r| good && r.is_valid(now_ms())) {
-            Some(row) => Ok(KeyOwner { id: row.id, tenant: row.tenant, scopes: row.scopes }),
-            None => Err(refused()),
-        }
+        let streams = Streams::new(Arc::clone(store.quotas()));
+        Arc::new(Self {
+            config,
+            store,
+            profiles,
+            plugins,
+            sessions,
+            driver,
+            allowed_hosts,
+            slots,
+            credentials,
+            failures: Failures::default(),
+            flights: Arc::default(),
+            turns: Arc::default(),
+            streams,
+        })
     }
 
     /// Capability calls that have not ended, of all tenants.
@@ -141,24 +147,4 @@ impl App {
             Ok(Ok(())) => Ok(()),
         }
     }
-}
-
-/// Makes a key; the only moment at which its secret exists outside its owner's hands.
-pub async fn create_key(
-    store: &Store,
-    tenant: &Tenant,
-    name: &str,
-    scopes: Vec<Scope>,
-) -> Result<ApiKey, StoreError> {
-    let key = ApiKey::mint().map_err(|e| StoreError::Unavailable { reason: e.to_string() })?;
-    let new = NewKey {
-        id: key.id(),
-        name: name.to_owned(),
-        hash: key.hash(),
-        scopes,
-        created_at: now_ms(),
-        expires_at: None,
-    };
-    store.create_key(tenant, new).await?;
-    Ok(key)
 }

@@ -24,10 +24,10 @@ pub enum Retry {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal, $retry:ident;)*) => {
+    ($(#[doc = $doc:literal] $name:ident = $text:literal, $status:literal, $retry:ident;)*) => {
         /// Every error code of the REST contract.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Code { $($(#[$doc])* $name,)* }
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code { $(#[doc = $doc] $name,)* }
 
         impl Code {
             /// Every code, in the order of the contract's table.
@@ -36,6 +36,11 @@ macro_rules! codes {
             /// Text in an answer, status, and when a repeat makes sense.
             pub fn row(self) -> (&'static str, u16, Retry) {
                 match self { $(Code::$name => ($text, $status, Retry::$retry),)* }
+            }
+
+            /// What it means, in a few words.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Code::$name => $doc.trim().trim_end_matches('.'),)* }
             }
         }
     };
@@ -162,6 +167,14 @@ impl ApiError {
             .with(json!({ "resource": resource, "id": id }))
     }
 
+    /// A tenant that has as much of something as it may.
+    pub fn quota(quota: &str, limit: u64, used: u64) -> Self {
+        let message = format!(
+            "the quota of {quota} is used up ({used} of {limit}): waiting does not help, removing something does"
+        );
+        Self::new(Code::QuotaExceeded, message).with(json!({ "quota": quota, "limit": limit, "used": used }))
+    }
+
     /// One field that does not fit.
     pub fn field(field: &str, message: impl Into<String>) -> Self {
         let message = message.into();
@@ -209,11 +222,23 @@ impl From<Conflict> for ApiError {
                 Self::new(Code::SandboxExpired, "the sandbox's time is up; make a new one")
                     .with(json!({ "expires_at": crate::time::rfc3339(expires_at) }))
             }
+            Conflict::TooManyKeys { limit, used } => Self::new(Code::QuotaExceeded, error.message)
+                .with(json!({ "quota": "keys", "limit": limit, "used": used })),
+            Conflict::NameTaken => Self::new(Code::AlreadyExists, error.message),
+            Conflict::FilesFull => Self::new(Code::Overloaded, error.message).after(Duration::from_secs(1)),
+            Conflict::TtlInfinite => Self::new(
+                Code::SandboxTtlInfinite,
+                "the sandbox never expires, so there is nothing to extend",
+            ),
+            Conflict::PastLatest { latest } => Self::field(
+                "extend_by",
+                format!("this sandbox may live until {} at most", crate::time::rfc3339(latest)),
+            ),
             Conflict::SessionLive
             | Conflict::Stale
-            | Conflict::NameTaken
             | Conflict::Finished
-            | Conflict::IdTaken => error,
+            | Conflict::IdTaken
+            | Conflict::KeyReused => error,
         }
     }
 }
@@ -224,6 +249,7 @@ impl From<StoreError> for ApiError {
             StoreError::Conflict(conflict) => conflict.into(),
             StoreError::NotFound { resource, id } => Self::not_found(resource, &id),
             StoreError::TooLarge { field, max } => Self::field(field, format!("is too large: at most {max}")),
+            StoreError::QuotaExceeded { quota, limit, used } => Self::quota(quota, limit, used),
             StoreError::Overloaded => {
                 Self::new(Code::Overloaded, "too many writes are waiting; try again shortly")
                     .after(Duration::from_secs(1))

@@ -15,6 +15,10 @@ pub enum Kind {
     Execution,
     /// `key_`
     Key,
+    /// `fsb_`: the sandbox that serves a locker's files and nothing else; never shown to clients
+    Files,
+    /// `aud_`
+    Audit,
 }
 
 impl Kind {
@@ -26,6 +30,8 @@ impl Kind {
             Self::Locker => "lkr_",
             Self::Execution => "exe_",
             Self::Key => "key_",
+            Self::Files => "fsb_",
+            Self::Audit => "aud_",
         }
     }
 

@@ -12,13 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use crate::app::App;
 use crate::auth::OpContext;
 use crate::error::ApiResult;
 use crate::execution::admit;
+use crate::execution::known::Known;
+use crate::execution::streaming::{Events, Listener};
+use crate::execution::work::Work;
 use crate::execution::{Recorded, Stage, Stages, dispatch};
+use crate::id::Kind;
 use crate::runtime::{CallerRequest, Forwarded};
 
 /// A capability call as the edge understood it.
@@ -33,6 +37,19 @@ pub struct CallRequest {
     pub input: Value,
     /// What a forward may stream from and to the client.
     pub caller: CallerRequest,
+    /// What the client wants of it.
+    pub wants: Wants,
+}
+
+/// What a client wants of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wants {
+    /// One answer.
+    Answer,
+    /// An execution's events while they come. An operation that keeps no record gives one answer all the same.
+    Events,
+    /// One answer, and only from a session that runs already.
+    AnswerIfAwake,
 }
 
 /// How a call was answered.
@@ -47,6 +64,10 @@ pub enum Answer {
     },
     /// With a body that streams from the runtime.
     Stream(Forwarded),
+    /// With events.
+    Events(Events),
+    /// Not at all: no session runs, and none was to be started.
+    Asleep,
 }
 
 /// Takes a call all the way. `stages` shows how far it came, whatever the result.
@@ -56,21 +77,42 @@ pub async fn invoke(
     call: CallRequest,
     stages: &Arc<Stages>,
 ) -> ApiResult<Answer> {
-    let CallRequest { sandbox_id, capability, operation, input, caller } = call;
+    let CallRequest { sandbox_id, capability, operation, input, caller, wants } = call;
     let admitted = admit::admit(app, context, &sandbox_id, &capability, &operation, input).await;
     let admitted = passed(stages, Stage::Admit, admitted)?;
     let admitted = passed(stages, Stage::Rules, admit::rules(context, admitted).await)?;
+    let admitted = admitted.make_room(app, caller.announced()).await?;
     let routed = passed(stages, Stage::Route, admit::route(app, admitted).await)?;
+    routed.check_upgrade(caller.upgrade.is_some())?;
+    if wants == Wants::AnswerIfAwake && app.sessions.ready(&sandbox_id).is_none() {
+        return Ok(Answer::Asleep);
+    }
     // Work outlives its client, so it is work that is bounded, not connections.
     let slot = dispatch::slot(app)?;
-    let recorded = Recorded::intend(app, context, &routed).await;
+    let stream = routed.is_stream().then(|| app.streams.open(&context.tenant)).transpose()?;
+    let execution_id = routed.admitted.is_recorded().then(|| Kind::Execution.mint());
+    let flying = execution_id.as_deref().map(|id| app.flights.begin(id));
+    let recorded = Recorded::intend(app, context, &routed, execution_id.clone()).await;
     let recorded = passed(stages, Stage::Record, recorded)?;
-
+    if let Some(id) = &execution_id {
+        stages.name(id);
+    }
+    let work = Work {
+        app: Arc::clone(app),
+        context: context.clone(),
+        stages: Arc::clone(stages),
+        flying,
+        at: None,
+        _slot: slot,
+        _stream: stream,
+    };
+    if wants == Wants::Events && execution_id.is_some() {
+        let (listener, events) = Listener::of(&routed);
+        tokio::spawn(work.stream(routed, recorded, caller, listener));
+        return Ok(Answer::Events(events));
+    }
     let wait = routed.admitted.wait();
-    let execution_id = recorded.execution_id().map(str::to_owned);
     let (answer, answered) = oneshot::channel();
-    let work =
-        Work { app: Arc::clone(app), context: context.clone(), stages: Arc::clone(stages), _slot: slot };
     tokio::spawn(work.run(routed, recorded, caller, answer));
     match (tokio::time::timeout(wait, answered).await, execution_id) {
         (Ok(Ok(answer)), _) => answer,
@@ -80,59 +122,43 @@ pub async fn invoke(
     }
 }
 
+/// Asks something of an execution that was made before, where it ran; the answer streams.
+pub(crate) async fn follow_up(
+    app: &Arc<App>,
+    context: &OpContext,
+    known: Known,
+    id: &str,
+    wants: Wants,
+    caller: CallerRequest,
+) -> ApiResult<Answer> {
+    let Known { routed, lease } = known;
+    let work = Work {
+        app: Arc::clone(app),
+        context: context.clone(),
+        stages: Arc::new(Stages::begin()),
+        flying: None,
+        at: Some(lease),
+        _slot: dispatch::slot(app)?,
+        _stream: None,
+    };
+    let recorded = Recorded::Known { id: id.to_owned() };
+    if wants == Wants::Events {
+        let (opened, open) = oneshot::channel();
+        let (listener, events) = Listener::beside(opened);
+        tokio::spawn(work.stream(routed, recorded, caller, listener));
+        return match open.await {
+            Ok(open) => open.map(|()| Answer::Events(events)),
+            Err(_) => Err(dispatch::abandoned()),
+        };
+    }
+    let (answer, answered) = oneshot::channel();
+    tokio::spawn(work.run(routed, recorded, caller, answer));
+    answered.await.unwrap_or_else(|_| Err(dispatch::abandoned()))
+}
+
 fn passed<T>(stages: &Stages, stage: Stage, result: ApiResult<T>) -> ApiResult<T> {
     stages.done(stage);
     result
-}
-
-/// A call on its way through its session, apart from the client that made it.
-struct Work {
-    app: Arc<App>,
-    context: OpContext,
-    stages: Arc<Stages>,
-    _slot: OwnedSemaphorePermit,
-}
-
-impl Work {
-    async fn run(
-        self,
-        routed: admit::Routed,
-        recorded: Recorded,
-        caller: CallerRequest,
-        answer: oneshot::Sender<ApiResult<Answer>>,
-    ) {
-        let (forward, mut forwarded) = oneshot::channel();
-        let work = async {
-            let lease = dispatch::start(&self.app, &routed.admitted).await;
-            let lease = passed(&self.stages, Stage::Start, lease)?;
-            let session_seq = lease.live.seq;
-            let reply = dispatch::adapt(&self.context, &routed, &recorded, &lease, caller, forward).await;
-            Ok((session_seq, passed(&self.stages, Stage::Adapt, reply)?))
-        };
-        let mut work = std::pin::pin!(work);
-        // A forward answers the client while the adapter still waits to hear how it ended.
-        let (outcome, stream) = tokio::select! {
-            biased;
-            Ok(stream) = &mut forwarded => (None, Some(stream)),
-            // A short body may have gone through whole before anybody looked.
-            outcome = &mut work => (Some(outcome), forwarded.try_recv().ok()),
-        };
-        let answer = if let Some(stream) = stream {
-            let _gone = answer.send(Ok(Answer::Stream(stream)));
-            None
-        } else {
-            Some(answer)
-        };
-        let outcome = match outcome {
-            Some(outcome) => outcome,
-            None => work.await,
-        };
-        crate::telemetry::metrics::call_ended(&routed.admitted.capability, &outcome);
-        let finished = recorded.finish(&self.app, &self.context, &routed, outcome).await;
-        if let Some(answer) = answer {
-            let _gone = answer.send(finished.map(Answer::Done));
-        }
-    }
 }
 
 /// How long a client waits for an execution that does not say: its own timeout and a little more.

@@ -11,12 +11,15 @@ pub mod config;
 pub mod telemetry;
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod catalog;
+pub mod credentials;
 pub mod driver;
 pub mod edge;
 pub mod execution;
 pub mod invoke;
+pub mod locker;
 pub mod path;
 pub mod plugins;
 pub mod profile;
@@ -25,6 +28,7 @@ pub mod runtime;
 pub mod sandbox;
 pub mod session;
 pub mod store;
+pub mod streams;
 
 pub mod background;
 
@@ -32,3 +36,6 @@ pub mod error;
 pub mod id;
 pub mod instance;
 pub mod time;
+
+#[cfg(test)]
+mod testing;

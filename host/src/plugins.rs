@@ -114,7 +114,9 @@ impl Plugins {
     pub fn known(&self) -> crate::profile::KnownPlugins {
         let adapters = self.adapters.iter().map(|(name, adapter)| {
             let capabilities = &adapter.plugin.manifest().capabilities;
-            (name.clone(), capabilities.iter().map(|c| c.name.clone()).collect())
+            // A profile cannot offer what only Bay's own routes call.
+            let offered = capabilities.iter().filter(|c| c.name != crate::execution::CAPABILITY);
+            (name.clone(), offered.map(|c| c.name.clone()).collect())
         });
         crate::profile::KnownPlugins {
             needs_image: false,

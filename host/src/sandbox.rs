@@ -1,21 +1,30 @@
-//! Making and deleting sandboxes: rules, the store's one transaction, and what has to go when one goes.
+//! What clients do to sandboxes themselves: each asks the rules, then the store in one transaction, then whatever has to
+//! follow. Making one is here; `change` has what keeps it alive, `end` what stops and removes it.
+
+mod change;
+mod end;
 
 use std::sync::Arc;
 
-use bay_plugin_host::Admission;
+use bay_plugin_host::{Admission, ProfileFacts, SandboxFacts};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::auth::{OpContext, SystemContext};
+use crate::auth::OpContext;
 use crate::edge::wire::{CreateSandbox, Start};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::execution::admit::{facts, principal};
 use crate::id::Kind;
 use crate::profile::Profile;
 use crate::rules;
-use crate::session::remove_locker;
-use crate::store::{Env, LockerChoice, NewLocker, NewSandbox, SandboxRow};
+use crate::store::{Claim, Env, LockerChoice, Millis, NewLocker, NewSandbox, SandboxRow};
 use crate::time::now_ms;
+
+pub use change::{extend_ttl, keepalive, update};
+pub use end::{delete, recover, remove, stop};
+
+/// The last moment that a date can name: no TTL adds up past it.
+const LAST_MOMENT: Millis = 253_402_300_799_999;
 
 /// A sandbox that was just made, and how much of its start the client wants to wait for.
 pub struct Created {
@@ -26,23 +35,16 @@ pub struct Created {
 }
 
 /// Checks, asks the rules, checks again, and commits. Touches no driver.
-pub async fn create(app: &Arc<App>, context: &OpContext, body: Value) -> ApiResult<Created> {
+pub async fn create(
+    app: &Arc<App>,
+    context: &OpContext,
+    body: Value,
+    claim: Option<Claim>,
+) -> ApiResult<Created> {
     let wanted = CreateSandbox::parse(&body)?;
     let profile = profile(app, context, wanted.profile.as_deref())?;
-    let plugins = app.plugins.load_full();
-    let chain = plugins.chain(&context.tenant, &profile.rules).ok_or_else(|| {
-        ApiError::new(Code::PluginError, "a rules plugin of the profile is not loaded")
-            .with(json!({ "plugin": profile.rules.join(", "), "reason": "missing" }))
-    })?;
-    let admission = Admission {
-        principal: principal(context),
-        sandbox: None,
-        profile: facts(&profile),
-        action: "sandbox.create".to_owned(),
-        input: body,
-        facts: Vec::new(),
-    };
-    let (body, amended) = rules::admit(&chain, admission).await?;
+    let (body, amended) =
+        permitted(app, context, Asked::of_profile(&profile), "sandbox.create", body).await?;
     // What rules made of it is checked as if the client had sent it; they choose another profile only among
     // those that the tenant may use.
     let (wanted, profile) = if amended {
@@ -52,7 +54,8 @@ pub async fn create(app: &Arc<App>, context: &OpContext, body: Value) -> ApiResu
     } else {
         (wanted, profile)
     };
-    let expires_at = expiry(&profile, wanted.ttl)?;
+    let max_ttl = app.profiles.max_ttl(&context.tenant, &profile).map(|max| max.as_secs());
+    let expires_at = expiry(max_ttl, wanted.ttl)?;
     let now = now_ms();
     let new = NewSandbox {
         id: Kind::Sandbox.mint(),
@@ -63,6 +66,7 @@ pub async fn create(app: &Arc<App>, context: &OpContext, body: Value) -> ApiResu
         capabilities: profile.capabilities(),
         created_at: now,
         expires_at,
+        claim,
     };
     let locker = match (wanted.locker_id, wanted.locker) {
         (Some(id), _) => LockerChoice::Existing(id),
@@ -88,12 +92,11 @@ fn profile(app: &App, context: &OpContext, id: Option<&str>) -> ApiResult<Arc<Pr
     .ok_or_else(|| ApiError::not_found("profile", id.unwrap_or("default")))
 }
 
-/// When it expires: never, unless the client or the profile says so.
-fn expiry(profile: &Profile, ttl: Option<u64>) -> ApiResult<Option<i64>> {
-    let max = profile.max_ttl.map(|max| max.as_secs());
+/// When it expires: never, unless the client, the tenant or the profile says so.
+fn expiry(max: Option<u64>, ttl: Option<u64>) -> ApiResult<Option<i64>> {
     let seconds = match (ttl, max) {
         (Some(ttl), Some(max)) if ttl > max => {
-            return Err(ApiError::field("ttl", format!("the profile allows at most {max} seconds")));
+            return Err(ApiError::field("ttl", format!("at most {max} seconds are allowed here")));
         }
         (Some(ttl), _) => ttl,
         (None, Some(max)) => max,
@@ -103,22 +106,55 @@ fn expiry(profile: &Profile, ttl: Option<u64>) -> ApiResult<Option<i64>> {
     Ok(ms.and_then(|ms| now_ms().checked_add(ms)))
 }
 
-/// Deletes: the tombstone first, then the session, then a managed locker. What fails here is finished by the
-/// next start-up; a repeat picks it up, too.
-pub async fn delete(app: &Arc<App>, context: &OpContext, id: &str) -> ApiResult<()> {
-    if !Kind::Sandbox.is(id) {
-        return Err(ApiError::not_found("sandbox", id));
+/// What a rule gets to see of a sandbox and its profile.
+struct Asked<'a> {
+    sandbox: Option<SandboxFacts>,
+    profile: ProfileFacts,
+    rules: &'a [String],
+}
+
+impl<'a> Asked<'a> {
+    fn of_profile(profile: &'a Profile) -> Self {
+        Self { sandbox: None, profile: facts(profile), rules: &profile.rules }
     }
-    let deleted = app.store.delete_sandbox(&context.tenant, id, now_ms()).await?;
-    app.sessions.remove(&deleted.sandbox, deleted.session.as_ref()).await?;
-    let system = SystemContext::for_background();
-    while app.store.erase_deleted_executions(&system).await? > 0 {}
-    if deleted.locker.is_some() {
-        // The volume's name was written by a start that may have ended only just now.
-        let pending = app.store.list_pending_removals(&system).await?.lockers;
-        for locker in pending.iter().filter(|l| l.id == deleted.sandbox.locker_id) {
-            remove_locker(&app.sessions, &system, locker).await?;
+
+    /// Of a sandbox that exists. Where its profile does not any more only the tenant's own rules are left, and it can
+    /// still be stopped and deleted.
+    fn of(row: &SandboxRow, profile: Option<&'a Profile>) -> Self {
+        let gone = || ProfileFacts { id: row.profile.clone(), capabilities: row.capabilities.clone() };
+        Self {
+            sandbox: Some(SandboxFacts {
+                id: row.id.clone(),
+                name: row.name.clone(),
+                profile: row.profile.clone(),
+                labels: row.labels.clone().into_iter().collect(),
+                session_seq: row.session_seq,
+            }),
+            profile: profile.map_or_else(gone, facts),
+            rules: profile.map_or(&[], |profile| &profile.rules),
         }
     }
-    Ok(())
+}
+
+/// Puts an action to the chain; the input as amended, and whether it was.
+async fn permitted(
+    app: &App,
+    context: &OpContext,
+    asked: Asked<'_>,
+    action: &str,
+    input: Value,
+) -> ApiResult<(Value, bool)> {
+    let chain = app.plugins.load_full().chain(&context.tenant, asked.rules).ok_or_else(|| {
+        ApiError::new(Code::PluginError, "a rules plugin of the profile is not loaded")
+            .with(json!({ "plugin": asked.rules.join(", "), "reason": "missing" }))
+    })?;
+    let admission = Admission {
+        principal: principal(context),
+        sandbox: asked.sandbox,
+        profile: asked.profile,
+        action: action.to_owned(),
+        input,
+        facts: Vec::new(),
+    };
+    rules::admit(&chain, admission).await
 }

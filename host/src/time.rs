@@ -19,6 +19,11 @@ pub fn rfc3339_or_null(ms: Option<i64>) -> Value {
     ms.map_or(Value::Null, |ms| Value::String(rfc3339(ms)))
 }
 
+/// From RFC 3339 text, to the millisecond; null when it is none.
+pub fn from_rfc3339(text: &str) -> Option<i64> {
+    text.parse::<Timestamp>().ok().map(Timestamp::as_millisecond)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

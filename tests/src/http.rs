@@ -150,6 +150,23 @@ pub fn send_raw(addr: SocketAddr, bytes: &[u8], limit: Duration) -> std::io::Res
     parse(&raw, false, began.elapsed(), "raw bytes".into())
 }
 
+/// The rest of an answer of which a part has been read.
+///
+/// # Errors
+/// Whatever the connection says.
+pub fn finish(stream: &mut TcpStream, read: Vec<u8>, asked: String) -> std::io::Result<Response> {
+    let began = Instant::now();
+    let mut raw = read;
+    let length = String::from_utf8_lossy(&raw).lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().ok())?
+    });
+    let mut body = vec![0; length.unwrap_or_default()];
+    stream.read_exact(&mut body)?;
+    raw.extend_from_slice(&body);
+    parse(&raw, false, began.elapsed(), asked)
+}
+
 fn left(deadline: Instant) -> std::io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }

@@ -16,6 +16,7 @@
 //! | `BAY_TEST_CONNECT` | `socket` (the default), `host_port` or `container_network` |
 //! | `BAY_TEST_IMAGE` | the image of sandboxes on Docker; default: `bay/ship:slim` |
 //! | `BAY_TEST_SEED`, `BAY_TEST_ROUNDS` | what the random tests do |
+//! | `BAY_TEST_CONTRACT_TOOLS` | a virtual environment with what `tests/tests/contract/requirements.txt` names |
 //! | `BAY_TEST_BLESS` | `1`: write the golden files of `surface` anew instead of comparing |
 
 #![expect(
@@ -35,13 +36,18 @@ pub mod golden;
 pub mod http;
 pub mod images;
 pub mod leaks;
+pub mod live;
+pub mod lockers;
 pub mod net;
+pub mod openapi;
 mod plugin_cache;
 pub mod plugins;
 pub mod procs;
 pub mod random;
+pub mod sse;
 mod subnet;
 pub mod wait;
+pub mod ws;
 
 pub use api::{Client, Sandbox};
 pub use bay::{Bay, Refused, bay_command};
@@ -49,6 +55,7 @@ pub use config::{Options, Profile};
 pub use driver::on_docker;
 pub use engine::Engine;
 pub use http::Response;
+pub use lockers::Locker;
 pub use wait::{soon, until};
 
 /// Whether the tests run as root: isolation and network policy differ.

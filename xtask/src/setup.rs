@@ -95,7 +95,7 @@ const BOOTSTRAP_TOOLS: &[Tool] = &[
     },
 ];
 
-const SYSTEM_PYTHON: &str = "/usr/bin/python3";
+pub(crate) const SYSTEM_PYTHON: &str = "/usr/bin/python3";
 
 /// Keeps packages from starting services while it runs apt.
 const APT: &str = include_str!("apt.sh");

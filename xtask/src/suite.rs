@@ -63,6 +63,7 @@ pub(crate) struct Built {
     folder: PathBuf,
     bay: PathBuf,
     python: PathBuf,
+    tools: PathBuf,
 }
 
 impl Built {
@@ -73,6 +74,7 @@ impl Built {
         std::fs::create_dir_all(&folder)?;
         let bay = workspace::build_bay("dev")?;
         let python = python::for_tests(&bay)?;
+        let tools = python::contract_tools()?;
         let binaries = run::output(run::cargo().args([
             "nextest",
             "list",
@@ -87,7 +89,7 @@ impl Built {
         // A copy, because the test user cannot look into somebody's `.cargo`.
         let nextest = folder.join("cargo-nextest");
         std::fs::copy(find_nextest()?, &nextest)?;
-        Ok(Self { target, nextest, folder, bay, python })
+        Ok(Self { target, nextest, folder, bay, python, tools })
     }
 
     /// Runs the suite as whoever we are.
@@ -108,7 +110,11 @@ impl Built {
         }
         make_test_user()?;
         let mut command = contained(Root::Already, AS_USER)?;
-        command.arg(TEST_USER).arg(workspace::root()).args([&self.target, &self.python]).arg("--");
+        command
+            .arg(TEST_USER)
+            .arg(workspace::root())
+            .args([&self.target, &self.python, &self.tools])
+            .arg("--");
         self.finish(command, filter, &[])
     }
 
@@ -145,6 +151,7 @@ impl Built {
     ) -> anyhow::Result<Ran> {
         command.arg(format!("BAY_TEST_BIN={}", self.bay.display()));
         command.arg(format!("BAY_TEST_PYTHON={}", self.python.display()));
+        command.arg(format!("BAY_TEST_CONTRACT_TOOLS={}", self.tools.display()));
         command.args(environment.iter().map(|(name, value)| format!("{name}={value}")));
         command.arg(&self.nextest).args(["nextest", "run", "--no-fail-fast"]);
         command.arg("--workspace-remap").arg(workspace::root());

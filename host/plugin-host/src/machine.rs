@@ -47,7 +47,8 @@ pub trait Performer: Send + Sync {
     /// Sends a request and reads the whole answer. The error is for the plugin and the log; `timeout` where the
     /// request's own time was up.
     async fn request(&self, request: PlannedRequest) -> Result<PlannedResponse, String>;
-    /// Streams the caller's body to the runtime and the runtime's body to the caller, past the guest. An answer
+    /// Streams the request's own body, or else the caller's, to the runtime and the runtime's body to the caller, past
+    /// the guest. An answer
     /// that is neither 2xx nor 304 is not streamed: it comes back in [`ForwardEnd::refusal`].
     async fn forward(&self, request: PlannedRequest) -> Result<ForwardEnd, String>;
 }
@@ -204,9 +205,6 @@ async fn forward(
 ) -> Result<Performed, PluginFault> {
     if !bounds.spec.streams && !bounds.spec.upgrade {
         return Err(broken("a `forward` in an operation that neither streams nor upgrades"));
-    }
-    if request.body.is_some() {
-        return Err(broken("a `forward` with a body of its own"));
     }
     crate::plan::check(&request, bounds.grants, bounds.limits).map_err(broken)?;
     bound_timeout(&mut request, bounds.deadline);

@@ -335,7 +335,7 @@ pub struct PlannedRequest {
     pub query: Pairs,
     /// Names in lower case, none that is the host's to set; values without line breaks.
     pub headers: Pairs,
-    /// The body; none for a `forward`, whose body is the caller's.
+    /// The body; a `forward` without one sends the caller's.
     pub body: Option<Vec<u8>>,
     /// How long this one may take; the host has bounded it by the operation's deadline.
     pub timeout_ms: Option<u32>,

@@ -173,6 +173,40 @@ async fn the_largest_file_passes() {
 }
 
 #[tokio::test]
+async fn what_streams_is_forwarded_with_what_was_asked_for() {
+    let end = || ForwardEnd { status: 200, bytes: 9, end: "complete".into(), refusal: None };
+    for (capability, operation, input, wanted) in [
+        (
+            "filesystem",
+            "upload",
+            json!({ "path": "a&b", "mode": 420, "if_match": "e" }),
+            "POST fs/upload path=a&b mode=420 if_match=e",
+        ),
+        ("filesystem", "archive", json!({ "path": "." }), "POST fs/archive path=."),
+        (
+            "filesystem",
+            "watch",
+            json!({ "path": "d", "recursive": true }),
+            "GET fs/watch path=d recursive=true",
+        ),
+        (
+            "terminal",
+            "ws",
+            json!({ "cols": 80, "rows": 24, "term": "vt100" }),
+            "GET term/ws cols=80 rows=24 term=vt100",
+        ),
+    ] {
+        let runtime = Canned::forward(Ok(end()));
+        let answer = run(capability, operation, input, &runtime).await;
+        assert_eq!(answer, json!({ "status": "ok", "bytes": 9 }));
+        let request = runtime.last();
+        let query: String = request.query.iter().map(|(n, v)| format!(" {n}={v}")).collect();
+        assert_eq!(format!("{} {}{query}", request.method, request.path.join("/")), wanted);
+        assert_eq!(request.body, None, "the caller's goes");
+    }
+}
+
+#[tokio::test]
 async fn a_download_is_forwarded() {
     let end = ForwardEnd { status: 200, bytes: 5, end: "complete".into(), refusal: None };
     let runtime = Canned::forward(Ok(end));
@@ -274,10 +308,34 @@ async fn its_manifest_says_what_bay_needs() {
         all.iter().filter(|(_, o)| has(o)).map(|(n, _)| n.clone()).collect()
     };
     assert_eq!(names(|o| o.records), ["python.exec", "shell.exec"]);
-    assert_eq!(names(|o| o.streams), ["filesystem.download"]);
-    assert_eq!(names(|o| o.safe), ["filesystem.read_file", "filesystem.list_dir", "filesystem.download"]);
-    assert_eq!(names(|o| o.upgrade), Vec::<String>::new());
-    assert_eq!(all.len(), 7);
+    let streams = names(|o| o.streams);
+    for name in [
+        "python.exec",
+        "shell.exec",
+        "executions.output",
+        "executions.events",
+        "filesystem.upload",
+        "filesystem.download",
+        "filesystem.archive",
+        "filesystem.watch",
+    ] {
+        assert!(streams.iter().any(|n| n == name), "{name}: {streams:?}");
+    }
+    let safe = names(|o| o.safe);
+    for name in ["filesystem.read_file", "filesystem.list_dir", "filesystem.download", "executions.result"] {
+        assert!(safe.iter().any(|n| n == name), "{name}: {safe:?}");
+    }
+    for name in [
+        "python.exec",
+        "shell.exec",
+        "shell.process_stdin",
+        "filesystem.write_file",
+        "filesystem.upload",
+        "filesystem.move",
+    ] {
+        assert!(!safe.iter().any(|n| n == name), "{name}: {safe:?}");
+    }
+    assert_eq!(names(|o| o.upgrade), ["terminal.ws"]);
     for (name, operation) in &all {
         assert_eq!(
             operation.input_schema["$schema"], "https://json-schema.org/draft/2020-12/schema",
@@ -290,9 +348,13 @@ async fn its_manifest_says_what_bay_needs() {
         Schema::compile(&operation.input_schema).unwrap().workspace_paths().to_vec()
     };
     assert_eq!(paths("shell.exec"), ["cwd"]);
-    for name in ["read_file", "write_file", "delete_file", "list_dir", "download"] {
+    for name in ["read_file", "write_file", "edit_file", "delete_file", "list_dir", "make_dir", "stat"] {
         assert_eq!(paths(&format!("filesystem.{name}")), ["path"]);
     }
+    for name in ["upload", "download", "archive", "watch"] {
+        assert_eq!(paths(&format!("filesystem.{name}")), ["path"]);
+    }
+    assert_eq!(paths("filesystem.move"), ["from", "to"]);
 }
 
 #[tokio::test]
@@ -314,6 +376,40 @@ async fn inputs_are_held_to_their_schemas() {
     assert_eq!(errors("filesystem", "list_dir", json!({})), Vec::<String>::new());
     assert_eq!(errors("filesystem", "list_dir", json!({ "limit": 0 })), ["limit"]);
     assert_eq!(errors("filesystem", "read_file", json!({ "path": "a", "encoding": "latin1" })), ["encoding"]);
+}
+
+#[tokio::test]
+async fn a_streamed_execution_is_forwarded_with_its_own_body_and_then_asked_for_its_end() {
+    let ship = ship().await;
+    let mut exec = call("python", "exec", json!({ "code": "1", "timeout": 9, "on_disconnect": "continue" }));
+    exec.context.execution_id = Some("exe_1".into());
+    exec.context.facts = vec![("events".into(), "true".into())];
+    let end = |end: &str| ForwardEnd { status: 200, bytes: 1, end: end.into(), refusal: None };
+    let record = json!({
+        "execution_id": "exe_1", "capability": "python", "status": "succeeded", "error": null,
+        "result": python_answer(),
+    });
+    for how in ["complete", "client_gone", "runtime_gone"] {
+        let runtime = Canned::json(200, record.clone()).and_forward(Ok(end(how)));
+        let answer = reply(ship.run(exec.clone(), &runtime, soon()).await);
+        assert_eq!(answer, for_clients(python_answer()), "{how}");
+        let asked = runtime.asked.lock().unwrap().clone();
+        let body: Value = serde_json::from_slice(asked[0].body.as_deref().unwrap()).unwrap();
+        assert_eq!(body["on_disconnect"], "continue");
+        assert!(asked[0].headers.contains(&("accept".into(), "text/event-stream".into())));
+        assert_eq!(asked[1].path, ["executions", "exe_1"]);
+    }
+    let failed = json!({
+        "execution_id": "exe_1", "capability": "python", "status": "error", "result": null,
+        "error": { "code": "state_lost", "message": "the kernel was restarted", "details": {} },
+    });
+    let runtime = Canned::json(200, failed).and_forward(Ok(end("complete")));
+    let fault = failure(ship.run(exec.clone(), &runtime, soon()).await);
+    assert_eq!(fault.kind, FaultKind::StateLost);
+    let busy = br#"{"error":{"code":"busy","message":"16 calls wait"}}"#.to_vec();
+    let refused = ForwardEnd { status: 429, bytes: 0, end: "refused".into(), refusal: Some(busy) };
+    let fault = failure(ship.run(exec, &Canned::forward(Ok(refused)), soon()).await);
+    assert_eq!(fault.kind, FaultKind::Busy);
 }
 
 fn json_value() -> impl Strategy<Value = Value> {
@@ -339,15 +435,16 @@ proptest! {
 
     /// Neither inputs that no schema saw nor any runtime's answer make it trap or break its contract.
     #[test]
-    fn nothing_makes_it_trap(input in json_value(), body in json_value(), status in 0u16..1000, which in 0usize..7) {
+    fn nothing_makes_it_trap(input in json_value(), body in json_value(), status in 0u16..1000, which in 0usize..32) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let ship = ship().await;
             let all = operations(ship.manifest());
-            let (capability, operation) = all[which].0.split_once('.').unwrap();
+            let (capability, operation) = all[which % all.len()].0.split_once('.').unwrap();
             let refusal = Some(body.to_string().into_bytes());
             let end = ForwardEnd { status, bytes: 1, end: "refused".into(), refusal };
-            let canned = if operation == "download" { Canned::forward(Ok(end)) } else { Canned::json(status, body) };
+            let forwards = ["upload", "download", "archive", "watch", "ws", "output", "events"].contains(&operation);
+            let canned = if forwards { Canned::forward(Ok(end)) } else { Canned::json(status, body) };
             let ended = ship.run(call(capability, operation, input), &canned, soon()).await;
             prop_assert!(ended.is_ok(), "{ended:?}");
             Ok(())

@@ -49,9 +49,12 @@ impl From<Tenant> for String {
     }
 }
 
-/// What a key may do beyond its own tenant's sandboxes.
+/// What a key may do. A key without any may do nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Scope {
+    /// Its tenant's sandboxes, lockers and profiles.
+    #[serde(rename = "sandboxes")]
+    Sandboxes,
     /// Everything under `/v1/admin`.
     #[serde(rename = "admin")]
     Admin,
@@ -64,9 +67,18 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 4] = [Self::Sandboxes, Self::Admin, Self::Ops, Self::LockersFiles];
+
+    /// From its text; null when it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text)
+    }
+
     /// As written in answers and rules.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Sandboxes => "sandboxes",
             Self::Admin => "admin",
             Self::Ops => "ops",
             Self::LockersFiles => "lockers:files",
@@ -74,15 +86,26 @@ impl Scope {
     }
 }
 
+/// What a sandbox token is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The one sandbox.
+    pub sandbox_id: String,
+    /// Capabilities of it, sorted.
+    pub capabilities: Vec<String>,
+}
+
 /// One request: who asks, and how to name it in logs.
 #[derive(Debug, Clone)]
 pub struct OpContext {
     /// The owner of everything this request touches.
     pub tenant: Tenant,
-    /// The key it came with; null when anonymous.
+    /// The key it came with, or that made the token it came with; null when anonymous.
     pub key_id: Option<String>,
-    /// What that key may do.
+    /// What that key may do; nothing by itself where a token came.
     pub scopes: Vec<Scope>,
+    /// Set where a sandbox token came instead of a key: then this is all it may do.
+    pub grant: Option<Grant>,
     /// Bay's own id of the request (UUIDv7).
     pub request_id: String,
     /// The client's id of it, when it sent one.
@@ -96,8 +119,9 @@ impl OpContext {
     }
 }
 
-/// The one way to query across tenants. Only background code and start-up build it: the constructor is
-/// visible to this crate alone and a test greps for its callers.
+/// The one way to query across tenants. Background code, start-up and authentication build it, none of which a client
+/// steers; a handler gets one only from a request that came with the scope `admin`. The first constructor is visible
+/// to this crate alone, and a test greps the edge for it.
 #[derive(Debug)]
 pub struct SystemContext(());
 
@@ -105,11 +129,32 @@ impl SystemContext {
     pub(crate) fn for_background() -> Self {
         Self(())
     }
+
+    /// For a handler of `/v1/admin`: null unless the request may use those.
+    pub fn for_admin(context: &OpContext) -> Option<Self> {
+        context.has(Scope::Admin).then_some(Self(()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scope_is_read_as_it_is_written() {
+        for scope in Scope::ALL {
+            assert_eq!(Scope::parse(scope.as_str()), Some(scope));
+            assert_eq!(serde_json::to_value(scope).unwrap(), scope.as_str());
+        }
+        assert_eq!(Scope::parse("root"), None);
+    }
+
+    #[test]
+    fn the_edge_crosses_tenants_for_admins_only() {
+        for (path, text) in crate::testing::sources("edge") {
+            assert!(!text.contains("SystemContext::for_background"), "{}: use for_admin", path.display());
+        }
+    }
 
     #[test]
     fn tenant_names_are_plain() {

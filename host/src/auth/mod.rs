@@ -1,6 +1,9 @@
-//! Who asks: principals, keys, and the context that every operation carries.
+//! Who asks: principals, keys, tokens, and the context that every operation carries.
 
 mod context;
+pub mod failures;
 pub mod keys;
+pub mod token;
+pub mod uses;
 
-pub use context::{OpContext, Scope, SystemContext, Tenant};
+pub use context::{Grant, OpContext, Scope, SystemContext, Tenant};

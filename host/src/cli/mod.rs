@@ -1,5 +1,6 @@
 //! The command line.
 
+mod admin_client;
 mod key;
 mod python;
 mod quickstart;
@@ -25,7 +26,7 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Start Bay and show what it does, request by request.
     Quickstart(quickstart::QuickstartArgs),
-    /// Make API keys; Bay must not be running on the data directory.
+    /// Make, list and revoke API keys, whether or not Bay runs.
     #[command(subcommand)]
     Key(key::KeyCommand),
     /// Manage the Python of the local driver's sandboxes.

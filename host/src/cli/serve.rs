@@ -13,17 +13,21 @@ use bay_plugin_host::{HostOptions, PluginHost};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, create_key};
+use crate::app::App;
 use crate::auth::keys::ApiKey;
 use crate::auth::{Scope, SystemContext, Tenant};
 use crate::background;
 use crate::config::{Config, DriverKind, Flags, PluginLimits, environment};
+use crate::credentials::{KeyRequest, create_key};
 use crate::driver::docker::DockerDriver;
 use crate::driver::local::LocalDriver;
 use crate::driver::{DockerOptions, Driver, LocalOptions};
+use crate::edge::admin_socket::AdminSocket;
+use crate::edge::router;
+use crate::execution::follow;
 use crate::instance::Instance;
 use crate::plugins::Plugins;
-use crate::profile::{KnownPlugins, ProfileSet};
+use crate::profile::{KnownPlugins, ProfileSet, Profiles};
 use crate::session::{SessionEnv, adopt, recover};
 use crate::store::Store;
 use crate::telemetry;
@@ -58,8 +62,10 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     first_key(&app, args.key_file.as_deref()).await?;
 
     let ends = CancellationToken::new();
-    let house = background::run(app.store.clone(), app.config.history.clone(), ends.clone());
+    admin_socket(&app, &ends);
+    let house = background::run(Arc::clone(&app), ends.clone());
     let house = tokio::spawn(house);
+    let following = tokio::spawn(follow(Arc::clone(&app), ends.clone()));
     let recovery = tokio::spawn(recover(Arc::clone(&app.sessions), ends.clone()));
 
     listeners.serve(&app).await?;
@@ -67,8 +73,19 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     house.await?;
     // Not waited for: it may be asking a driver that does not answer, and the next Bay finds the same work.
     recovery.abort();
+    following.abort();
     tracing::info!("stopped; sandboxes go on and are taken over at the next start");
     Ok(())
+}
+
+/// Lets `bay key` in while Bay runs. A file system without sockets is no reason not to serve.
+fn admin_socket(app: &Arc<App>, ends: &CancellationToken) {
+    match AdminSocket::bind(&app.config.data_dir) {
+        Ok(socket) => {
+            tokio::spawn(socket.serve(router::operator_router(Arc::clone(app)), ends.clone()));
+        }
+        Err(error) => tracing::warn!(%error, "no admin socket: `bay key` works only while Bay is stopped"),
+    }
 }
 
 async fn build(config: Config, address: SocketAddr) -> anyhow::Result<Arc<App>> {
@@ -95,10 +112,11 @@ async fn build(config: Config, address: SocketAddr) -> anyhow::Result<Arc<App>> 
     let profiles = ProfileSet::load(config.profiles_dir.as_deref(), &known)?;
     plugins.load_tenants(&host, &config.plugins, &profiles).await?;
 
+    store.quotas().store(Arc::new(profiles.quotas(config.quota)));
     let env = SessionEnv {
         driver,
         store,
-        profiles: Arc::new(profiles),
+        profiles: Arc::new(Profiles::new(profiles)),
         secret: instance.secret.clone(),
         instance_id: instance.id.clone(),
         start_timeout: *config.sessions.start_timeout,
@@ -162,8 +180,13 @@ async fn first_key(app: &App, key_file: Option<&Path>) -> anyhow::Result<()> {
     if app.store.count_keys(&SystemContext::for_background()).await? > 0 {
         return Ok(());
     }
-    let scopes = vec![Scope::Admin, Scope::Ops, Scope::LockersFiles];
-    let key = create_key(&app.store, &Tenant::default_tenant(), "first start", scopes).await?;
+    let wanted = KeyRequest {
+        tenant: Tenant::default_tenant(),
+        name: "first start".to_owned(),
+        scopes: Scope::ALL.to_vec(),
+        expires_at: None,
+    };
+    let (_row, key) = create_key(&app.store, wanted).await?;
     match key_file {
         Some(path) => write_key(path, &key),
         None => {

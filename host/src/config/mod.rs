@@ -1,6 +1,7 @@
 //! Configuration: defaults, then `bay.toml`, then `BAY_…` variables, then flags. Everything has a default.
 
 mod overlay;
+mod quota;
 mod sections;
 mod server;
 mod toml_file;
@@ -12,9 +13,10 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use quota::{Bound, QuotaConfig, Rate};
 pub use sections::{
-    Config, Connect, DockerConfig, DriverConfig, DriverKind, HistoryConfig, LogConfig, LogFormat,
-    PluginConfig, PluginLimits, ServerConfig, SessionsConfig, ShipConfig, TlsConfig,
+    Config, Connect, DockerConfig, DriverConfig, DriverKind, HistoryConfig, HousekeepingConfig, LogConfig,
+    LogFormat, PluginConfig, PluginLimits, ServerConfig, SessionsConfig, ShipConfig, TlsConfig,
 };
 pub use toml_file::{TomlError, TomlFile, nearest};
 pub use units::{Size, Span};
@@ -128,6 +130,10 @@ impl Config {
             return Err(Wrong::new(&["server", "max_body"], "must be from 1m to 64m".to_owned()));
         }
         self.check_server()?;
+        let upload = self.server.max_upload;
+        if upload < Size::mib(1) || upload > Size::mib(1024) {
+            return Err(Wrong::new(&["server", "max_upload"], "must be from 1m to 1g".to_owned()));
+        }
         let sessions = &self.sessions;
         for (key, span, from, to) in [
             ("start_wait", sessions.start_wait, Span::secs(1), Span::secs(600)),
@@ -148,9 +154,21 @@ impl Config {
                 return Err(Wrong::new(&["docker", key], format!("must be from 1s to {}s", to.as_secs())));
             }
         }
+        let house = &self.housekeeping;
+        for (key, span, from, to) in [
+            ("every", house.every, Span::secs(1), Span::secs(3600)),
+            ("expired_grace", house.expired_grace, Span::secs(0), Span::secs(30 * 86_400)),
+            ("idempotency_keep", house.idempotency_keep, Span::secs(1), Span::secs(7 * 86_400)),
+        ] {
+            if span < from || span > to {
+                let message = format!("must be from {}s to {}s", from.as_secs(), to.as_secs());
+                return Err(Wrong::new(&["housekeeping", key], message));
+            }
+        }
         if self.history.per_sandbox == 0 {
             return Err(Wrong::new(&["history", "per_sandbox"], "must be at least 1".to_owned()));
         }
+        self.quota.check().map_err(|(key, message)| Wrong::new(&["quota", key], message.to_owned()))?;
         self.check_plugins()
     }
 

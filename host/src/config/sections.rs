@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::quota::QuotaConfig;
 use super::units::{Size, Span};
 
 /// `[server]`: the listener.
@@ -20,6 +21,10 @@ pub struct ServerConfig {
     pub hosts: Vec<String>,
     /// Largest body of a request.
     pub max_body: Size,
+    /// Largest upload and archive, as they are sent. A runtime has a bound of its own: Ship's is 1 GiB.
+    pub max_upload: Size,
+    /// Failed authentications a minute and address that are answered 401; further ones are answered 429.
+    pub failed_auth_per_minute: u32,
     /// A second listener, for this machine only: health, readiness part by part and metrics, without a key.
     pub ops_listen: Option<SocketAddr>,
     /// Most connections at once, of each listener; further ones wait.
@@ -46,6 +51,8 @@ impl Default for ServerConfig {
             allow_anonymous: false,
             hosts: Vec::new(),
             max_body: Size::mib(8),
+            max_upload: Size::mib(1024),
+            failed_auth_per_minute: 20,
             ops_listen: None,
             connections: 4096,
             connections_per_address: None,
@@ -183,11 +190,38 @@ pub struct HistoryConfig {
     pub keep: Span,
     /// How many a sandbox.
     pub per_sandbox: u32,
+    /// How much a sandbox.
+    pub sandbox_bytes: Size,
+    /// How much a tenant.
+    pub tenant_bytes: Size,
 }
 
 impl Default for HistoryConfig {
     fn default() -> Self {
-        Self { keep: Span::secs(30 * 86_400), per_sandbox: 10_000 }
+        Self {
+            keep: Span::secs(30 * 86_400),
+            per_sandbox: 10_000,
+            sandbox_bytes: Size::mib(256),
+            tenant_bytes: Size::mib(4096),
+        }
+    }
+}
+
+/// `[housekeeping]`: work that nobody asks for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HousekeepingConfig {
+    /// How often it is done.
+    pub every: Span,
+    /// How long an expired sandbox can still be read before it is removed.
+    pub expired_grace: Span,
+    /// How long a repeat with the same `Idempotency-Key` gets the first answer.
+    pub idempotency_keep: Span,
+}
+
+impl Default for HousekeepingConfig {
+    fn default() -> Self {
+        Self { every: Span::secs(60), expired_grace: Span::secs(3600), idempotency_keep: Span::secs(3600) }
     }
 }
 
@@ -286,6 +320,10 @@ pub struct Config {
     pub sessions: SessionsConfig,
     /// How much of the past is kept.
     pub history: HistoryConfig,
+    /// Work that nobody asks for.
+    pub housekeeping: HousekeepingConfig,
+    /// How much a tenant may have whose file says nothing else.
+    pub quota: QuotaConfig,
     /// Log lines.
     pub log: LogConfig,
     /// Plugins by name.
@@ -308,6 +346,8 @@ impl Default for Config {
             docker: DockerConfig::default(),
             sessions: SessionsConfig::default(),
             history: HistoryConfig::default(),
+            housekeeping: HousekeepingConfig::default(),
+            quota: QuotaConfig::default(),
             log: LogConfig::default(),
             plugins: BTreeMap::new(),
             plugin_limits: PluginLimits::default(),

@@ -119,6 +119,7 @@ fn checks_beyond_types_point_into_the_file_too() {
     }
     for (toml, part) in [
         ("[server]\nmax_body = \"1g\"", "from 1m to 64m"),
+        ("[server]\nmax_upload = \"2g\"", "from 1m to 1g"),
         ("[sessions]\nstart_wait = \"0s\"", "from 1s"),
         ("[server]\nhosts = [\"http://x\"]", "write the name alone"),
         ("[plugins.rules-defalt]\nenabled = true", "did you mean `rules-default`?"),

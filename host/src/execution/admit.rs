@@ -15,16 +15,18 @@ use crate::catalog::Operation;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::id::Kind;
 use crate::invoke::{DEADLINE_GRACE, WAIT_GRACE};
+use crate::locker;
 use crate::plugins::{Adapter, Plugins};
-use crate::profile::{Container, Profile};
+use crate::profile::{Container, FILESYSTEM, Profile};
 use crate::rules;
 use crate::store::SandboxRow;
 use crate::time::{now_ms, rfc3339};
 
 /// Bound of an operation that has no timeout of its own: one file, one listing.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bound of an operation that streams: a large file over a slow line.
-const STREAM_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Bound of an operation that streams. What bounds one is how long it may pause, not how long it takes: a large file
+/// over a slow line, a terminal that somebody comes back to.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(7 * 86_400);
 /// Longest `description` and `tags` of an execution, in bytes.
 const MAX_NOTE: usize = 4096;
 
@@ -42,7 +44,7 @@ pub(crate) struct Admitted {
     pub(crate) operation: String,
     /// Fits the operation's schema; defaults filled, paths normalised.
     pub(crate) input: Value,
-    plugins: Arc<Plugins>,
+    pub(super) plugins: Arc<Plugins>,
 }
 
 /// A call with a place to go.
@@ -58,6 +60,30 @@ pub(crate) struct Routed {
 }
 
 impl Admitted {
+    /// A call on files that was checked and put to the rules elsewhere: see `locker::files`.
+    pub(crate) fn elsewhere(
+        sandbox: SandboxRow,
+        profile: Arc<Profile>,
+        adapter: Arc<Adapter>,
+        plugins: Arc<Plugins>,
+        operation: &str,
+        input: Value,
+    ) -> Self {
+        let (capability, operation) = (FILESYSTEM.to_owned(), operation.to_owned());
+        Self { sandbox, profile, adapter, capability, operation, input, plugins }
+    }
+
+    /// 507 where the call is about to write what its locker has no room for. `announced` is the length of a body that
+    /// streams.
+    pub(crate) async fn make_room(self, app: &App, announced: Option<u64>) -> ApiResult<Self> {
+        let safe = self.spec()?.spec.safe;
+        if locker::writes(&self.capability, &self.operation, safe) {
+            let bytes = locker::incoming(&self.input, announced);
+            locker::make_room(&app.sessions, &self.sandbox.tenant, &self.sandbox.locker_id, bytes).await?;
+        }
+        Ok(self)
+    }
+
     /// The operation as its adapter describes it; `admit` has made sure that it exists.
     pub(crate) fn spec(&self) -> ApiResult<&Operation> {
         self.adapter
@@ -66,7 +92,7 @@ impl Admitted {
             .ok_or_else(|| ApiError::internal("an admitted operation is unknown to its adapter"))
     }
 
-    fn is_recorded(&self) -> bool {
+    pub(crate) fn is_recorded(&self) -> bool {
         self.spec().is_ok_and(|op| op.spec.records)
     }
 
@@ -90,7 +116,29 @@ impl Admitted {
         if let Some(own) = self.own_timeout() {
             return own + DEADLINE_GRACE;
         }
-        if self.spec().is_ok_and(|op| op.spec.streams) { STREAM_TIMEOUT } else { CALL_TIMEOUT }
+        if self.is_stream() { STREAM_TIMEOUT } else { CALL_TIMEOUT }
+    }
+
+    /// Whether bytes go past the adapter for as long as both sides like. What is recorded streams its events only; its
+    /// runtime bounds it by a timeout of its own.
+    fn is_stream(&self) -> bool {
+        self.spec().is_ok_and(|op| (op.spec.streams || op.spec.upgrade) && !op.spec.records)
+    }
+}
+
+impl Routed {
+    /// Whether it takes a place among its tenant's open streams.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.admitted.is_stream()
+    }
+
+    /// A connection switches protocols only where the adapter says so and the client asked.
+    pub(crate) fn check_upgrade(&self, asked: bool) -> ApiResult<()> {
+        match (self.admitted.spec()?.spec.upgrade, asked) {
+            (true, true) | (false, false) => Ok(()),
+            (true, false) => Err(ApiError::field("Upgrade", "this operation is a WebSocket; open it as one")),
+            (false, true) => Err(ApiError::internal("an upgrade that the adapter does not offer")),
+        }
     }
 }
 
@@ -105,10 +153,7 @@ pub(crate) async fn admit(
 ) -> ApiResult<Admitted> {
     let sandbox = find_sandbox(app, context, sandbox_id).await?;
     not_expired(&sandbox)?;
-    let profile = app.profiles.get(&sandbox.tenant, &sandbox.profile).ok_or_else(|| {
-        ApiError::new(Code::Unavailable, format!("profile {} is no longer there", sandbox.profile))
-            .with(json!({ "part": "profile" }))
-    })?;
+    let profile = profile(app, &sandbox)?;
     let container = declared(&profile, capability)?;
     let plugins = app.plugins.load_full();
     let adapter =
@@ -134,7 +179,16 @@ pub(crate) async fn find_sandbox(app: &App, context: &OpContext, id: &str) -> Ap
     Ok(app.store.get_sandbox(&context.tenant, id).await?)
 }
 
-fn not_expired(sandbox: &SandboxRow) -> ApiResult<()> {
+/// The profile of a sandbox, as it is now.
+pub(super) fn profile(app: &App, sandbox: &SandboxRow) -> ApiResult<Arc<Profile>> {
+    app.profiles.get(&sandbox.tenant, &sandbox.profile).ok_or_else(|| {
+        ApiError::new(Code::Unavailable, format!("profile {} is no longer there", sandbox.profile))
+            .with(json!({ "part": "profile" }))
+    })
+}
+
+/// 409 once the sandbox's time is up.
+pub(crate) fn not_expired(sandbox: &SandboxRow) -> ApiResult<()> {
     match sandbox.expires_at.filter(|at| *at <= now_ms()) {
         None => Ok(()),
         Some(at) => Err(ApiError::new(Code::SandboxExpired, "the sandbox's time is up; make a new one")
@@ -157,7 +211,7 @@ fn declared<'p>(profile: &'p Profile, capability: &str) -> ApiResult<&'p Contain
     })
 }
 
-fn no_plugin(name: &str) -> ApiError {
+pub(super) fn no_plugin(name: &str) -> ApiError {
     ApiError::new(Code::PluginError, format!("plugin {name} is not loaded"))
         .with(json!({ "plugin": name, "reason": "missing" }))
 }
@@ -188,25 +242,10 @@ fn check_host_fields(input: &Value) -> ApiResult<()> {
 
 /// Puts the call to the chain; what it amended is checked as if the client had sent it.
 pub(crate) async fn rules(context: &OpContext, mut admitted: Admitted) -> ApiResult<Admitted> {
-    let chain = admitted
-        .plugins
-        .chain(&context.tenant, &admitted.profile.rules)
-        .ok_or_else(|| no_plugin(&admitted.profile.rules.join(", ")))?;
-    let admission = Admission {
-        principal: principal(context),
-        sandbox: Some(SandboxFacts {
-            id: admitted.sandbox.id.clone(),
-            name: admitted.sandbox.name.clone(),
-            profile: admitted.sandbox.profile.clone(),
-            labels: admitted.sandbox.labels.clone().into_iter().collect(),
-            session_seq: admitted.sandbox.session_seq,
-        }),
-        profile: facts(&admitted.profile),
-        action: format!("capability.{}.{}", admitted.capability, admitted.operation),
-        input: std::mem::take(&mut admitted.input),
-        facts: Vec::new(),
-    };
-    let (input, amended) = rules::admit(&chain, admission).await?;
+    let action = format!("capability.{}.{}", admitted.capability, admitted.operation);
+    let input = std::mem::take(&mut admitted.input);
+    let (sandbox, profile) = (&admitted.sandbox, &admitted.profile);
+    let (input, amended) = ask_rules(&admitted.plugins, context, sandbox, profile, &action, input).await?;
     admitted.input = if amended {
         let input = admitted.spec()?.prepare(input)?;
         if admitted.is_recorded() {
@@ -217,6 +256,34 @@ pub(crate) async fn rules(context: &OpContext, mut admitted: Admitted) -> ApiRes
         input
     };
     Ok(admitted)
+}
+
+/// Asks a profile's chain about an action on a sandbox: the input as amended, and whether it was.
+pub(super) async fn ask_rules(
+    plugins: &Plugins,
+    context: &OpContext,
+    sandbox: &SandboxRow,
+    profile: &Profile,
+    action: &str,
+    input: Value,
+) -> ApiResult<(Value, bool)> {
+    let chain =
+        plugins.chain(&context.tenant, &profile.rules).ok_or_else(|| no_plugin(&profile.rules.join(", ")))?;
+    let admission = Admission {
+        principal: principal(context),
+        sandbox: Some(SandboxFacts {
+            id: sandbox.id.clone(),
+            name: sandbox.name.clone(),
+            profile: sandbox.profile.clone(),
+            labels: sandbox.labels.clone().into_iter().collect(),
+            session_seq: sandbox.session_seq,
+        }),
+        profile: facts(profile),
+        action: action.to_owned(),
+        input,
+        facts: Vec::new(),
+    };
+    rules::admit(&chain, admission).await
 }
 
 /// Who asks, as rules see it.

@@ -70,15 +70,25 @@ fn state_lost(expected: u64) -> ApiError {
     .with(json!({ "expect_session": expected }))
 }
 
+/// What a call has to do with its client.
+pub(crate) struct Client {
+    /// What a forward sends on.
+    pub(crate) caller: CallerRequest,
+    /// Takes the answer of a forward.
+    pub(crate) forward: oneshot::Sender<Forwarded>,
+    /// The client wants the execution's events.
+    pub(crate) events: bool,
+}
+
 /// Runs the adapter to its end; faults become errors of the contract.
 pub(crate) async fn adapt(
     context: &OpContext,
     routed: &Routed,
     recorded: &Recorded,
     lease: &Lease,
-    caller: CallerRequest,
-    forward: oneshot::Sender<Forwarded>,
+    client: Client,
 ) -> ApiResult<Value> {
+    let Client { caller, forward, events } = client;
     let admitted = &routed.admitted;
     let Some(container) = lease.live.containers.iter().find(|c| c.name == routed.container) else {
         return Err(ApiError::new(
@@ -115,7 +125,7 @@ pub(crate) async fn adapt(
             sandbox_id: admitted.sandbox.id.clone(),
             session_seq: lease.live.seq,
             deadline_ms: u32::try_from(bound.as_millis()).unwrap_or(u32::MAX),
-            facts: Vec::new(),
+            facts: Vec::from_iter(events.then(|| ("events".to_owned(), "true".to_owned()))),
         },
     };
     // The performer gives up first, so that the adapter can say in its own words that the runtime did not answer.

@@ -6,47 +6,78 @@ use super::admit::Routed;
 use crate::app::App;
 use crate::auth::OpContext;
 use crate::error::{ApiError, ApiResult};
-use crate::id::Kind;
 use crate::profile::History;
 use crate::store::{ExecutionStatus, FinishExecution, NewExecution, StoreError};
 use crate::time::now_ms;
 
-/// What the path remembers of a call: an execution's id, or nothing where the operation keeps no record.
-pub struct Recorded {
-    execution_id: Option<String>,
-    keep: bool,
+/// What the path remembers of a call.
+pub enum Recorded {
+    /// Nothing: the operation keeps no record.
+    Unrecorded,
+    /// An execution of its own, whose end it will write.
+    Own {
+        /// `exe_…`
+        id: String,
+        /// Whether its payloads are kept.
+        keep: bool,
+        /// The session that it was going to run in when its intent was written.
+        session_seq: Option<u64>,
+    },
+    /// An execution that another call made.
+    Known {
+        /// `exe_…`
+        id: String,
+    },
 }
 
 impl Recorded {
-    /// Writes the intent, where the operation is one that records.
-    pub(crate) async fn intend(app: &App, context: &OpContext, routed: &Routed) -> ApiResult<Self> {
+    /// Writes the intent, where the operation is one that records. Its id has a flight by then.
+    pub(crate) async fn intend(
+        app: &App,
+        context: &OpContext,
+        routed: &Routed,
+        id: Option<String>,
+    ) -> ApiResult<Self> {
+        let Some(id) = id else { return Ok(Self::Unrecorded) };
         let admitted = &routed.admitted;
-        if !admitted.spec()?.spec.records {
-            return Ok(Self { execution_id: None, keep: false });
-        }
         let keep = matches!(admitted.profile.history, History::Full);
         let text = |field: &str| admitted.input[field].as_str().map(str::to_owned);
-        let id = Kind::Execution.mint();
+        let session_seq = app.sessions.view(&admitted.sandbox.id).live.map(|live| live.seq);
         let intent = NewExecution {
             id: id.clone(),
             sandbox_id: admitted.sandbox.id.clone(),
-            session_seq: None,
+            session_seq,
             capability: admitted.capability.clone(),
             operation: admitted.operation.clone(),
             code: text("code").or_else(|| text("command")).filter(|_| keep),
             description: text("description"),
             tags: text("tags"),
+            container: routed.container.clone(),
+            listed: !matches!(admitted.profile.history, History::Off),
             plugin: admitted.adapter.plugin.name().to_owned(),
             plugin_digest: admitted.adapter.plugin.digest().to_owned(),
             created_at: now_ms(),
         };
         app.store.record_execution(&context.tenant, intent).await?;
-        Ok(Self { execution_id: Some(id), keep })
+        Ok(Self::Own { id, keep, session_seq })
     }
 
-    /// `exe_…`, where there is one.
+    /// `exe_…` of what this call runs, where it runs something of its own.
     pub fn execution_id(&self) -> Option<&str> {
-        self.execution_id.as_deref()
+        match self {
+            Self::Own { id, .. } => Some(id),
+            Self::Unrecorded | Self::Known { .. } => None,
+        }
+    }
+
+    /// Notes the session that it runs in, where that is another than its intent says.
+    pub(crate) async fn place(&self, app: &App, context: &OpContext, seq: u64) -> ApiResult<()> {
+        match self {
+            Self::Own { id, session_seq, .. } if *session_seq != Some(seq) => {
+                Ok(app.store.place_execution(&context.tenant, id, seq).await?)
+            }
+            Self::Own { .. } | Self::Unrecorded | Self::Known { .. } => Ok(()),
+        }
     }
 
     /// Writes the end and returns the answer with what the host adds to it.
@@ -57,12 +88,13 @@ impl Recorded {
         routed: &Routed,
         outcome: ApiResult<(u64, Value)>,
     ) -> ApiResult<Value> {
-        let Some(id) = &self.execution_id else { return outcome.map(|(_, value)| value) };
-        let outcome = outcome.map(|(seq, value)| (seq, merged(value, id, seq)));
-        let end = match &outcome {
-            Ok((seq, value)) => self.ended(*seq, value),
-            Err(error) => broke(error),
+        let (id, keep) = match self {
+            Self::Unrecorded => return outcome.map(|(_, value)| value),
+            Self::Known { id } => return outcome.map(|(seq, value)| merged(value, id, seq)),
+            Self::Own { id, keep, .. } => (id, *keep),
         };
+        let outcome = outcome.map(|(seq, value)| (seq, merged(value, id, seq)));
+        let end = end(keep, &outcome);
         match app.store.finish_execution(&context.tenant, id, end).await {
             Ok(()) => {}
             // The sandbox was deleted while this ran: there is nobody left to remember it.
@@ -73,22 +105,30 @@ impl Recorded {
         }
         outcome.map(|(_, value)| value)
     }
+}
 
-    fn ended(&self, session_seq: u64, value: &Value) -> FinishExecution {
-        let success = value["success"].as_bool().unwrap_or(true);
-        let text = |field: &str| value[field].as_str().map(str::to_owned);
-        FinishExecution {
-            status: if success { ExecutionStatus::Succeeded } else { ExecutionStatus::Failed },
-            session_seq: Some(session_seq),
-            kernel_seq: value["kernel_seq"].as_u64(),
-            output: text("output").filter(|_| self.keep),
-            error: text("error").filter(|_| self.keep),
-            result: Some(value.clone()).filter(|_| self.keep),
-            success,
-            execution_time_ms: value["execution_time_ms"].as_u64(),
-            ended_at: now_ms(),
-            idle_expires_at: None,
-        }
+/// The end to be written, by how the call is answered. Its payloads only where they are kept.
+pub(super) fn end(keep: bool, outcome: &ApiResult<(u64, Value)>) -> FinishExecution {
+    match outcome {
+        Ok((seq, value)) => ended(keep, *seq, value),
+        Err(error) => broke(error),
+    }
+}
+
+fn ended(keep: bool, session_seq: u64, value: &Value) -> FinishExecution {
+    let success = value["success"].as_bool().unwrap_or(true);
+    let text = |field: &str| value[field].as_str().map(str::to_owned);
+    FinishExecution {
+        status: if success { ExecutionStatus::Succeeded } else { ExecutionStatus::Failed },
+        session_seq: Some(session_seq),
+        kernel_seq: value["kernel_seq"].as_u64(),
+        output: text("output").filter(|_| keep),
+        error: text("error").filter(|_| keep),
+        result: Some(value.clone()).filter(|_| keep),
+        success,
+        execution_time_ms: value["execution_time_ms"].as_u64(),
+        ended_at: now_ms(),
+        idle_expires_at: None,
     }
 }
 
@@ -108,7 +148,7 @@ fn broke(error: &ApiError) -> FinishExecution {
 }
 
 /// Adds the host's own fields; an adapter cannot set them.
-fn merged(value: Value, execution_id: &str, session_seq: u64) -> Value {
+pub(super) fn merged(value: Value, execution_id: &str, session_seq: u64) -> Value {
     let mut object = match value {
         Value::Object(object) => object,
         other => Map::from_iter([("result".to_owned(), other)]),

@@ -2,7 +2,7 @@
 //! (and a test) sees where a call went and how far it came.
 
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// One stage of a call, in the order of the path.
@@ -40,12 +40,13 @@ impl Stage {
 #[derive(Debug)]
 pub struct Stages {
     passed: Mutex<(Instant, Vec<(Stage, Duration)>)>,
+    execution_id: OnceLock<String>,
 }
 
 impl Stages {
     /// The clock starts now.
     pub fn begin() -> Self {
-        Self { passed: Mutex::new((Instant::now(), Vec::with_capacity(6))) }
+        Self { passed: Mutex::new((Instant::now(), Vec::with_capacity(6))), execution_id: OnceLock::new() }
     }
 
     /// A stage is done, well or badly: it took the time since the one before.
@@ -56,6 +57,17 @@ impl Stages {
         passed.0 = now;
         passed.1.push((stage, took));
         metrics::histogram!("bay_call_stage_seconds", "stage" => stage.as_str()).record(took);
+    }
+
+    /// The call is an execution of this id from now on.
+    pub fn name(&self, execution_id: &str) {
+        // A call has one.
+        let _named_already = self.execution_id.set(execution_id.to_owned());
+    }
+
+    /// The execution that the call is, where it has come to be one.
+    pub fn execution_id(&self) -> Option<&str> {
+        self.execution_id.get().map(String::as_str)
     }
 
     /// The stages passed so far, in order.

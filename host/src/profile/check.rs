@@ -91,6 +91,9 @@ pub(super) fn profile(found: &mut Findings<'_>, profile: &Profile, known: &Known
     if profile.idle_timeout.as_secs() == 0 {
         found.add(&["idle_timeout"], "a session would end at once", Some("write at least `1s`"));
     }
+    if profile.idle_timeout_max.is_some_and(|max| max.as_secs() == 0) {
+        found.add(&["idle_timeout_max"], "no client could choose one", Some("leave it out instead"));
+    }
     if profile.max_ttl.is_some_and(|ttl| ttl.as_secs() == 0) {
         found.add(&["max_ttl"], "a sandbox would end at once", Some("leave `max_ttl` out for no bound"));
     }
@@ -235,6 +238,12 @@ pub(super) fn tenant<'p>(
             let help = format!("add \"{default}\" to `profiles`");
             found.add(&["default_profile"], "the tenant may not use its default profile", Some(&help));
         }
+    }
+    if tenant.max_ttl.is_some_and(|ttl| ttl.as_secs() == 0) {
+        found.add(&["max_ttl"], "a sandbox would end at once", Some("leave `max_ttl` out for no bound"));
+    }
+    if let Err((key, message)) = tenant.quota.check() {
+        found.add(&["quota", key], message, None);
     }
     for (name, plugin) in &tenant.plugins {
         if !known.rules.contains(name) {

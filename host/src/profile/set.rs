@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::auth::Tenant;
-use crate::config::{TomlError, TomlFile};
+use crate::config::{QuotaConfig, Rate, Span, TomlError, TomlFile};
+use crate::store::Quotas;
 
 use super::check::{self, Findings};
 use super::types::{KnownPlugins, Profile, TenantFile};
@@ -130,6 +131,29 @@ impl ProfileSet {
             tenant.plugins.iter().map(each).collect::<Vec<_>>()
         };
         self.tenants.values().flat_map(of).collect()
+    }
+
+    /// Longest life of this tenant's sandboxes of a profile; null: no bound.
+    pub fn max_ttl(&self, tenant: &Tenant, profile: &Profile) -> Option<Span> {
+        let own = self.tenants.get(tenant).and_then(|file| file.max_ttl);
+        [own, profile.max_ttl].into_iter().flatten().min()
+    }
+
+    /// What tenants may have: `all` of `bay.toml`, and their own over it.
+    pub fn quotas(&self, all: QuotaConfig) -> Quotas {
+        let own = |(id, file): (&Tenant, &TenantFile)| (id.clone(), file.quota.over(all).limits());
+        Quotas { others: all.limits(), tenants: self.tenants.iter().map(own).collect() }
+    }
+
+    /// How often a tenant may ask; null: as often as it likes.
+    pub fn rate(&self, tenant: &Tenant, all: QuotaConfig) -> Option<Rate> {
+        self.tenants.get(tenant).map_or(all, |file| file.quota.over(all)).rate()
+    }
+
+    /// Every rate that some tenant has, for keeping their state over a reload.
+    pub fn rates(&self, all: QuotaConfig) -> impl Iterator<Item = Rate> {
+        let own = self.tenants.values().filter_map(move |file| file.quota.over(all).rate());
+        all.rate().into_iter().chain(own)
     }
 
     fn allows(&self, tenant: &Tenant, id: &str) -> bool {

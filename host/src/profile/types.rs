@@ -6,7 +6,7 @@ use bay_ship_api::init::Isolation;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Tenant;
-use crate::config::{Size, Span};
+use crate::config::{QuotaConfig, Size, Span};
 use crate::driver::{Network, PullPolicy};
 
 /// How much of an execution is kept.
@@ -33,6 +33,8 @@ pub struct Profile {
     /// A session nothing calls for this long is stopped.
     #[serde(default = "Profile::default_idle_timeout")]
     pub idle_timeout: Span,
+    /// Longest idle time that a client may choose for its sandbox; null: it has none to choose.
+    pub idle_timeout_max: Option<Span>,
     /// Longest life of a sandbox; null: no bound.
     pub max_ttl: Option<Span>,
     /// Rules plugins, asked in this order.
@@ -191,6 +193,11 @@ pub struct TenantFile {
     pub profiles: Vec<String>,
     /// What it gets when it asks for none; null: `python-default`.
     pub default_profile: Option<String>,
+    /// Longest life of its sandboxes, where the profile has none that is shorter; null: the profile's.
+    pub max_ttl: Option<Span>,
+    /// How much it may have, over `[quota]` of `bay.toml`.
+    #[serde(default)]
+    pub quota: QuotaConfig,
     /// Rules plugins appended to the chain of every profile it uses, by name.
     #[serde(default)]
     pub plugins: BTreeMap<String, TenantPlugin>,

@@ -8,7 +8,7 @@ use bay_ship_api::handshake::{Credentials, Refused};
 use bay_ship_api::http::{Health, Meta};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use http_body_util::{BodyExt, Full, Limited, combinators::BoxBody};
+use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -31,7 +31,7 @@ const NOBODY_PAUSE: Duration = Duration::from_millis(5);
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Body of a request to a runtime.
-pub(super) type RequestBody = BoxBody<Bytes, std::io::Error>;
+pub type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// Why a runtime could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -225,11 +225,11 @@ pub(super) async fn collect(response: http::Response<Incoming>) -> Result<Runtim
 }
 
 pub(super) fn empty() -> RequestBody {
-    Full::new(Bytes::new()).map_err(|never| match never {}).boxed()
+    Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync()
 }
 
 pub(super) fn full(body: Vec<u8>) -> RequestBody {
-    Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed()
+    Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Builds the URI from segments and pairs; what a guest sent is only ever data in it.

@@ -6,8 +6,16 @@
 //! [`Driver::dial`]: crate::driver::Driver::dial
 
 mod client;
+mod conditional;
 mod connect;
+mod frames;
 mod performer;
+mod progress;
+mod relay;
+mod tap;
+mod upgrade;
 
-pub use client::{RuntimeClient, RuntimeError, RuntimeResponse};
+pub use client::{RequestBody, RuntimeClient, RuntimeError, RuntimeResponse};
 pub use performer::{CallerRequest, Errand, Forwarded, RuntimePerformer, Unreached};
+pub use tap::{Garbled, Tap};
+pub use upgrade::{ClientUpgrade, Close, Endings};

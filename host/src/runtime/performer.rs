@@ -15,11 +15,14 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::client::{RequestBody, RuntimeClient, RuntimeRequest, collect, empty, full};
+use super::conditional::is_known;
+use super::progress::Progress;
+use super::upgrade::{self, ClientUpgrade};
 use crate::driver::{ContainerStatus, DriverError};
 use crate::runtime::RuntimeError;
 
 /// Response heads are rebuilt from this list; anything else a runtime says stays inside.
-const RESPONSE_HEADERS: [HeaderName; 7] = [
+const RESPONSE_HEADERS: [HeaderName; 8] = [
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,
     header::CONTENT_RANGE,
@@ -27,6 +30,8 @@ const RESPONSE_HEADERS: [HeaderName; 7] = [
     header::ETAG,
     header::LAST_MODIFIED,
     header::CONTENT_DISPOSITION,
+    // Of an execution's output: all there were, of which fewer may be kept.
+    HeaderName::from_static("x-output-total"),
 ];
 
 /// Of a client's own headers, a forward passes on these.
@@ -48,6 +53,15 @@ pub struct CallerRequest {
     pub headers: HeaderMap,
     /// Its body, where it has one that was not read into the call's input.
     pub body: Option<RequestBody>,
+    /// Its wish to go on as a WebSocket.
+    pub upgrade: Option<ClientUpgrade>,
+}
+
+impl CallerRequest {
+    /// Bytes of the body, as far as the head says so.
+    pub fn announced(&self) -> Option<u64> {
+        self.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
 }
 
 /// A forwarded answer on its way to the client.
@@ -185,7 +199,8 @@ impl RuntimePerformer {
                 headers.push((HeaderName::from_static(name), value));
             }
         }
-        let body = body.or_else(|| plan.body.map(full)).unwrap_or_else(empty);
+        // What a plan says stands: rules may have changed what the caller sent.
+        let body = plan.body.map(full).or(body).unwrap_or_else(empty);
         Ok(RuntimeRequest { method, path: plan.path, query: plan.query, headers, body })
     }
 
@@ -230,17 +245,29 @@ impl Performer for RuntimePerformer {
         let Some((caller, to_client)) = self.caller.lock().await.take() else {
             return Err("an operation forwards at most once".to_owned());
         };
+        let CallerRequest { headers: asked, body, upgrade } = caller;
         let bound = self.bound(plan.timeout_ms);
-        let mut request = self.build(plan, self.next_id().as_ref(), caller.body)?;
+        let progress = Progress::begin();
+        let body = body.map(|body| progress.watch(body));
+        let mut request = self.build(plan, self.next_id().as_ref(), body)?;
         for name in REQUEST_HEADERS {
-            if let Some(value) = caller.headers.get(&name) {
+            // What the plan says of the request stands.
+            let planned = request.headers.iter().any(|(planned, _)| *planned == name);
+            if let Some(value) = asked.get(&name).filter(|_| !planned) {
                 request.headers.push((name, value.clone()));
             }
         }
-        let response = tokio::time::timeout_at(bound, self.send(request))
-            .await
-            .map_err(|_| "timeout".to_owned())?
-            .map_err(|e| e.to_string())?;
+        request.headers.extend(upgrade.iter().flat_map(ClientUpgrade::head));
+        let response = progress.head(self.send(request), bound).await?.map_err(|e| e.to_string())?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(upgrade) = upgrade else {
+                return Err("the runtime switched protocols, which nobody asked for".to_owned());
+            };
+            return upgrade::carry(upgrade, response, to_client).await;
+        }
+        if upgrade.is_some() && response.status().is_success() {
+            return Err("the runtime did not switch protocols".to_owned());
+        }
         let (head, body) = response.into_parts();
         let status = head.status.as_u16();
         if !head.status.is_success() && head.status != StatusCode::NOT_MODIFIED {
@@ -255,6 +282,14 @@ impl Performer for RuntimePerformer {
             }
         }
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if is_known(&asked, head.status, &headers) {
+            headers.remove(header::CONTENT_LENGTH);
+            headers.remove(header::CONTENT_TYPE);
+            // The channel's other end goes at once: there is no body.
+            let _gone =
+                to_client.send(Forwarded { status: StatusCode::NOT_MODIFIED, headers, body: receiver });
+            return Ok(ForwardEnd { status, bytes: 0, end: "complete".to_owned(), refusal: None });
+        }
         if to_client.send(Forwarded { status: head.status, headers, body: receiver }).is_err() {
             return Ok(ForwardEnd { status, bytes: 0, end: "client_gone".to_owned(), refusal: None });
         }
@@ -286,7 +321,12 @@ where
 {
     let mut bytes = 0u64;
     loop {
-        let frame = match tokio::time::timeout(STALL, body.frame()).await {
+        let frame = tokio::select! {
+            frame = tokio::time::timeout(STALL, body.frame()) => frame,
+            // Noticed also while nothing comes: the runtime may have to stop what nobody waits for.
+            () = chunks.closed() => return (bytes, "client_gone"),
+        };
+        let frame = match frame {
             Ok(Some(Ok(frame))) => frame,
             Ok(None) => return (bytes, "complete"),
             Ok(Some(Err(_))) | Err(_) => {

@@ -17,6 +17,7 @@ use super::start::references;
 use crate::auth::SystemContext;
 use crate::driver::{ContainerRef, ContainerStatus, DriverError};
 use crate::error::{ApiError, ApiResult, Code};
+use crate::id::Kind;
 use crate::runtime::{RuntimeClient, RuntimeError};
 use crate::store::{Failure, LockerRow, SandboxRow, SessionRow, SessionState, StoreError, Transition};
 use crate::time::now_ms;
@@ -273,6 +274,11 @@ async fn settle(sessions: &Arc<Sessions>, system: &SystemContext, id: &str) -> A
 async fn decide(sessions: &Arc<Sessions>, sandbox: &SandboxRow, session: &SessionRow) -> ApiResult<Settled> {
     let env = sessions.env();
     let key = session.key();
+    if Kind::Files.is(&sandbox.id) {
+        // Whoever waited for it went away with the Bay that made it.
+        end(sessions, sandbox, session, "Bay ended while a locker's files were served").await?;
+        return Ok(Settled::Finished);
+    }
     match session.state {
         SessionState::Ready => match live(sessions, session).await {
             Ok(live) => {

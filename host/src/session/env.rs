@@ -9,7 +9,8 @@ use futures::future::{BoxFuture, select_all};
 use super::live::{Live, LiveContainer};
 use crate::driver::{ContainerRef, ContainerStatus, Driver, DriverError};
 use crate::error::{ApiError, ApiResult};
-use crate::profile::ProfileSet;
+use crate::id::Kind;
+use crate::profile::{Profile, Profiles, files_only};
 use crate::store::{Conflict, Failure, SandboxRow, SessionKey, Store, StoreError, Transition};
 use crate::time::now_ms;
 
@@ -23,7 +24,7 @@ pub struct SessionEnv {
     /// Remembers them.
     pub store: Store,
     /// Says what they are.
-    pub profiles: Arc<ProfileSet>,
+    pub profiles: Arc<Profiles>,
     /// From which handshake tokens derive.
     pub secret: Vec<u8>,
     /// Names this Bay on labels.
@@ -41,12 +42,19 @@ impl SessionEnv {
         Credentials::derive(&self.secret, &key.id, key.generation)
     }
 
+    /// What a session of this sandbox consists of; null where its profile is no longer there.
+    pub(super) fn profile(&self, sandbox: &SandboxRow) -> Option<Arc<Profile>> {
+        let profile = self.profiles.get(&sandbox.tenant, &sandbox.profile)?;
+        if Kind::Files.is(&sandbox.id) { files_only(&profile).map(Arc::new) } else { Some(profile) }
+    }
+
     /// Until the session ends by idleness or by the sandbox's expiry; zero when it is due.
     pub(super) fn time_left(&self, sandbox: &SandboxRow, last_used: i64) -> Duration {
-        let idle = self.profiles.get(&sandbox.tenant, &sandbox.profile).map_or(i64::MAX, |profile| {
-            let ms = i64::try_from(profile.idle_timeout.as_millis()).unwrap_or(i64::MAX);
-            last_used.saturating_add(ms)
+        let idle_timeout = sandbox.idle_timeout_ms.or_else(|| {
+            let profile = self.profile(sandbox)?;
+            i64::try_from(profile.idle_timeout.as_millis()).ok()
         });
+        let idle = idle_timeout.map_or(i64::MAX, |ms| last_used.saturating_add(ms));
         let due = sandbox.expires_at.map_or(idle, |at| at.min(idle));
         Duration::from_millis(u64::try_from(due.saturating_sub(now_ms())).unwrap_or(0))
             // A sleep has an end even when nothing does, so that a changed profile is seen.

@@ -94,13 +94,14 @@ impl Activity {
         self.last_used.store(now_ms(), Ordering::Relaxed);
     }
 
+    /// Whether a call is in flight.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) > 0
+    }
+
     /// When the session was last used; now, while a call is in flight.
     pub(super) fn last_used(&self) -> i64 {
-        if self.in_flight.load(Ordering::Acquire) > 0 {
-            now_ms()
-        } else {
-            self.last_used.load(Ordering::Relaxed)
-        }
+        if self.is_in_use() { now_ms() } else { self.last_used.load(Ordering::Relaxed) }
     }
 }
 
@@ -117,6 +118,11 @@ impl Lease {
         activity.in_flight.fetch_add(1, Ordering::AcqRel);
         activity.touch();
         Self { live, activity }
+    }
+
+    /// Another on the same session.
+    pub(crate) fn again(&self) -> Self {
+        Self::new(Arc::clone(&self.live), Arc::clone(&self.activity))
     }
 }
 

@@ -24,3 +24,4 @@ pub use env::SessionEnv;
 pub use live::{Checked, Lease, Live, LiveContainer, View};
 pub use recover::{adopt, recover};
 pub use registry::{SessionError, Sessions};
+pub use state::Phase;

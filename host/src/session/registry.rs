@@ -13,6 +13,7 @@ use super::state::Phase;
 use super::task::{self, Command};
 use super::unfinished::{Unfinished, not_settled};
 use crate::error::{ApiError, Code};
+use crate::locker::LockerUsage;
 use crate::store::{SandboxRow, SessionRow, Transition};
 use crate::time::now_ms;
 
@@ -42,13 +43,20 @@ pub struct Sessions {
     env: Arc<SessionEnv>,
     tasks: Mutex<HashMap<String, Handle>>,
     unfinished: Arc<Unfinished>,
+    usage: Arc<LockerUsage>,
 }
 
 impl Sessions {
     /// None yet.
     pub fn new(env: Arc<SessionEnv>) -> Arc<Self> {
         let unfinished = Arc::new(Unfinished::new());
-        Arc::new(Self { env, tasks: Mutex::new(HashMap::new()), unfinished })
+        let usage = Arc::new(LockerUsage::default());
+        Arc::new(Self { env, tasks: Mutex::new(HashMap::new()), unfinished, usage })
+    }
+
+    /// What is known of how much lockers hold.
+    pub fn usage(&self) -> &Arc<LockerUsage> {
+        &self.usage
     }
 
     /// Whether what an earlier Bay left has been gone through: until then its sandboxes answer 503.
@@ -83,7 +91,7 @@ impl Sessions {
     }
 
     /// What sessions work with.
-    pub fn env(&self) -> &SessionEnv {
+    pub fn env(&self) -> &Arc<SessionEnv> {
         &self.env
     }
 
@@ -134,7 +142,21 @@ impl Sessions {
         }
     }
 
-    fn ready(&self, sandbox_id: &str) -> Option<Lease> {
+    /// The sandbox's expiry or idle time was changed: a running session is to end by the new ones.
+    pub fn refresh(&self, sandbox_id: &str) {
+        if let Some(handle) = self.tasks().get(sandbox_id) {
+            // Over the bound the task looks again before it ends anything, and expiry has the background, too.
+            let _full = handle.commands.try_send(Command::Refresh);
+        }
+    }
+
+    /// Whether a call is in flight in its session.
+    pub fn is_in_use(&self, sandbox_id: &str) -> bool {
+        self.tasks().get(sandbox_id).is_some_and(|h| h.activity.is_in_use())
+    }
+
+    /// The session that is ready now, if one is; starts nothing.
+    pub fn ready(&self, sandbox_id: &str) -> Option<Lease> {
         let tasks = self.tasks();
         let handle = tasks.get(sandbox_id)?;
         let view = handle.view.borrow();

@@ -46,7 +46,7 @@ pub(super) async fn start(
         return Err(not_settled());
     }
     let planned = async {
-        let profile = env.profiles.get(&sandbox.tenant, &sandbox.profile).ok_or_else(|| {
+        let profile = env.profile(sandbox).ok_or_else(|| {
             ApiError::new(Code::Unavailable, format!("profile {} is no longer there", sandbox.profile))
                 .with(serde_json::json!({ "part": "profile" }))
         })?;

@@ -37,6 +37,8 @@ pub(super) enum Command {
     Stop(StopReply),
     /// Ask the runtimes how they are, if there are any.
     Probe(oneshot::Sender<()>),
+    /// Look at the sandbox's times again: they were changed.
+    Refresh,
 }
 
 pub(super) fn stopped_meanwhile() -> ApiError {
@@ -132,6 +134,8 @@ impl Task {
             }
             // Nothing runs that could be asked.
             Command::Probe(reply) => drop(reply),
+            // Times matter while it is ready, which begins with a look at them.
+            Command::Refresh => {}
         }
     }
 
@@ -153,6 +157,7 @@ impl Task {
                         cancel.cancel();
                     }
                     Some(Command::Probe(reply)) => drop(reply),
+                    Some(Command::Refresh) => {}
                     None => cancel.cancel(),
                 },
             }
@@ -190,6 +195,7 @@ impl Task {
             return self.apply(Event::Stop, |_| {});
         };
         let env = Arc::clone(&self.env);
+        self.refresh().await;
         let mut died = std::pin::pin!(env.first_death(&live));
         let mut probe = tokio::time::interval(self.env.probe_interval);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -203,17 +209,27 @@ impl Task {
                         self.probe(&live).await;
                         let _gone = reply.send(());
                     }
+                    Some(Command::Refresh) => self.refresh().await,
                     None => return self.apply(Event::Stop, |_| {}),
                 },
                 reason = &mut died => return self.lost(&live, &reason).await,
                 _ = probe.tick() => self.probe(&live).await,
                 () = tokio::time::sleep_until(ends) => {
-                    // A call may have come in between; only real idleness, or expiry, ends a session.
+                    // A call may have come in between, or a longer life; only real idleness, or expiry, ends a
+                    // session.
+                    self.refresh().await;
                     if self.env.time_left(&self.sandbox, self.activity.last_used()).is_zero() {
                         return self.apply(Event::Stop, |_| {});
                     }
                 }
             }
+        }
+    }
+
+    /// Takes over what clients changed of the sandbox; where the store does not say, what was known stays.
+    async fn refresh(&mut self) {
+        if let Ok(row) = self.env.store.get_sandbox(&self.sandbox.tenant, &self.sandbox.id).await {
+            self.sandbox = row;
         }
     }
 
@@ -236,6 +252,7 @@ impl Task {
             tracing::error!(sandbox = %self.sandbox.id, error = %error.message, "could not clear a lost session away");
             self.registry.unfinished().wake();
         }
+        self.walk_locker(true);
     }
 
     /// Removes the containers; tries until it worked, because whatever runs must not be forgotten.
@@ -253,6 +270,7 @@ impl Task {
             self.collect_stops_for(STOP_RETRY).await;
             return;
         }
+        self.walk_locker(live.is_some());
         self.apply(Event::Stopped, |view| *view = View { phase: view.phase, ..View::idle() });
         for reply in self.stops.drain(..) {
             let _gone = reply.send(Ok(()));
@@ -260,6 +278,13 @@ impl Task {
         // Whoever asked for a start while it was stopping gets one now.
         if !self.starts.is_empty() {
             self.apply(Event::Start, |view| view.failure = None);
+        }
+    }
+
+    /// What the session leaves in its locker is known soon after its end.
+    fn walk_locker(&self, had_session: bool) {
+        if had_session {
+            self.registry.usage().walk_later(&self.env, &self.sandbox.tenant, &self.sandbox.locker_id);
         }
     }
 

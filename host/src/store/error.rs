@@ -76,6 +76,16 @@ pub enum StoreError {
         /// Bytes, or entries of a collection.
         max: usize,
     },
+    /// The tenant has as much as it may. Waiting does not help, removing something does.
+    #[error("the quota of {quota} is used up: {used} of {limit}")]
+    QuotaExceeded {
+        /// As [`super::Quota::as_str`] has it.
+        quota: &'static str,
+        /// What it may have.
+        limit: u64,
+        /// What it has.
+        used: u64,
+    },
     /// More work waits than the store accepts from this tenant, or at all. Nothing was written.
     #[error("the store has too much work queued")]
     Overloaded,
@@ -109,6 +119,15 @@ pub enum Conflict {
         /// When.
         expires_at: Millis,
     },
+    /// The sandbox never expires.
+    #[error("the sandbox never expires")]
+    TtlInfinite,
+    /// The sandbox would live too long.
+    #[error("the sandbox would live too long")]
+    PastLatest {
+        /// The latest end it may have.
+        latest: Millis,
+    },
     /// The locker belongs to one sandbox.
     #[error("the locker is managed by a sandbox")]
     LockerManaged {
@@ -124,12 +143,26 @@ pub enum Conflict {
     /// Another locker of this tenant has the name.
     #[error("the name is taken")]
     NameTaken,
+    /// As many sandboxes that serve lockers' files run as may.
+    #[error("too many lockers are being read or written")]
+    FilesFull,
     /// The execution has ended already.
     #[error("the execution has ended already")]
     Finished,
     /// There is such an id already.
     #[error("there is such an id already")]
     IdTaken,
+    /// The idempotency key came with another body before.
+    #[error("this Idempotency-Key was used with another body; use a new one for a new request")]
+    KeyReused,
+    /// The tenant has as many valid API keys as a tenant may have.
+    #[error("the tenant has {used} valid API keys, at most {limit} are possible; revoke some")]
+    TooManyKeys {
+        /// How many it may have.
+        limit: u64,
+        /// How many it has.
+        used: u64,
+    },
 }
 
 impl From<rusqlite::Error> for StoreError {

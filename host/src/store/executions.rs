@@ -1,5 +1,6 @@
 //! Executions: an intent before anything is dispatched, one result after. Rows are history, too.
 
+mod history;
 mod sql;
 
 use serde::{Deserialize, Serialize};
@@ -8,12 +9,12 @@ use crate::auth::{SystemContext, Tenant};
 
 use super::Store;
 use super::error::StoreError;
-use super::page::{Listing, Page};
 use super::row::{Millis, text_enum};
 use super::worker::Outlives;
 
+pub use history::{Annotation, ExecutionFilter, HistoryLimits};
 pub(super) use sql::erase_some;
-use sql::{finish, get, list, record};
+use sql::{finish, get, mark_lost, record, running};
 
 /// Code, output and error are kept to this many bytes an entry; the rest is cut off.
 const MAX_TEXT: usize = 64 << 10;
@@ -120,6 +121,12 @@ pub struct ExecutionRow {
     pub created_at: Millis,
     /// When its end was recorded.
     pub ended_at: Option<Millis>,
+    /// Added by the client since.
+    pub notes: Option<String>,
+    /// The container of the session that it ran in; null for one of an older Bay.
+    pub container: Option<String>,
+    /// Whether history shows it.
+    pub listed: bool,
 }
 
 /// The intent to run something.
@@ -141,6 +148,10 @@ pub struct NewExecution {
     pub description: Option<String>,
     /// Given by the client.
     pub tags: Option<String>,
+    /// The container of the session that it is to run in.
+    pub container: String,
+    /// Whether history shows it.
+    pub listed: bool,
     /// The adapter that runs it.
     pub plugin: String,
     /// Its digest.
@@ -174,28 +185,6 @@ pub struct FinishExecution {
     pub idle_expires_at: Option<Millis>,
 }
 
-/// What a history is narrowed to.
-#[derive(Debug, Clone, Default)]
-pub struct ExecutionFilter {
-    /// Only this kind.
-    pub exec_type: Option<ExecType>,
-    /// Only those that ended well.
-    pub success_only: bool,
-    /// Only those with exactly these tags.
-    pub tags: Option<String>,
-    /// Only those with (true) or without (false) a description.
-    pub has_description: Option<bool>,
-}
-
-/// What history is pruned to.
-#[derive(Debug, Clone, Copy)]
-pub struct HistoryLimits {
-    /// Ended executions recorded before this go.
-    pub before: Millis,
-    /// Newest ended executions a sandbox keeps.
-    pub per_sandbox: u32,
-}
-
 impl Store {
     /// Writes the intent to run something. Nothing may be dispatched before this answers. It outlives Bay, not a
     /// power failure, which ends the work as well.
@@ -227,19 +216,26 @@ impl Store {
         self.read_row(tenant, move |db| get(db, &owner, &sandbox_id, &id)).await
     }
 
-    /// Executions of a sandbox, newest first, without their results.
-    pub async fn list_executions(
+    /// Notes in which session it runs, where that was not known when its intent was written.
+    pub async fn place_execution(
         &self,
         tenant: &Tenant,
-        sandbox_id: &str,
-        filter: ExecutionFilter,
-        page: Page,
-    ) -> Result<Listing<ExecutionRow>, StoreError> {
-        let (owner, sandbox_id) = (tenant.clone(), sandbox_id.to_owned());
-        self.read(tenant, move |db| list(db, &owner, &sandbox_id, &filter, &page)).await
+        id: &str,
+        session_seq: u64,
+    ) -> Result<(), StoreError> {
+        let (owner, id) = (tenant.clone(), id.to_owned());
+        self.write_to_outlive(Outlives::Bay, tenant, move |db| {
+            db.prepare_cached(
+                "UPDATE executions SET session_seq = ?3 WHERE id = ?1 AND tenant = ?2 AND status = 'running'",
+            )?
+            .execute((id, &owner, session_seq))?;
+            Ok(())
+        })
+        .await
     }
 
-    /// At start-up, before anything is dispatched: what was running had a Bay that is gone. Answers how many.
+    /// At start-up, before anything is dispatched: what was running where no session is left had a Bay that is gone.
+    /// Answers how many. The others may go on in their sessions: [`Store::list_running_executions`].
     pub async fn mark_executions_lost(
         &self,
         system: &SystemContext,
@@ -247,48 +243,14 @@ impl Store {
         reason: &str,
     ) -> Result<usize, StoreError> {
         let reason = reason.to_owned();
-        self.write(system, move |db| {
-            Ok(db
-                .prepare_cached(
-                    "UPDATE executions SET status = 'lost', success = 0, error = ?2, ended_at = ?1 \
-                     WHERE status = 'running'",
-                )?
-                .execute((at, reason))?)
-        })
-        .await
+        self.write(system, move |db| mark_lost(db, at, &reason)).await
     }
 
-    /// Erases executions of deleted sandboxes, some at a time. Answers how many; call again until it is 0.
-    pub async fn erase_deleted_executions(&self, system: &SystemContext) -> Result<usize, StoreError> {
-        self.write(system, |db| {
-            Ok(db
-                .prepare_cached(&format!(
-                    "DELETE FROM executions WHERE rowid IN (SELECT e.rowid FROM sandboxes s \
-                     JOIN executions e ON e.sandbox_id = s.id WHERE s.deleted_at IS NOT NULL LIMIT {CHUNK})"
-                ))?
-                .execute([])?)
-        })
-        .await
-    }
-
-    /// Forgets ended executions that are too old or too many, some at a time. Answers how many; call again until
-    /// it is 0.
-    pub async fn prune_executions(
+    /// What is recorded as running, of all tenants; at most ten thousand, oldest first.
+    pub async fn list_running_executions(
         &self,
         system: &SystemContext,
-        limits: HistoryLimits,
-    ) -> Result<usize, StoreError> {
-        self.write(system, move |db| {
-            Ok(db
-                .prepare_cached(&format!(
-                    "DELETE FROM executions WHERE rowid IN (\
-                     SELECT rowid FROM (SELECT rowid, created_at, row_number() OVER \
-                     (PARTITION BY sandbox_id ORDER BY created_at DESC, id DESC) AS place FROM executions) \
-                     WHERE (created_at < ?1 OR place > ?2) \
-                     AND rowid NOT IN (SELECT rowid FROM executions WHERE status = 'running') LIMIT {CHUNK})"
-                ))?
-                .execute((limits.before, limits.per_sandbox))?)
-        })
-        .await
+    ) -> Result<Vec<ExecutionRow>, StoreError> {
+        self.read(system, running).await
     }
 }

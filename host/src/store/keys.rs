@@ -1,4 +1,5 @@
-//! API keys: only hashes. Finding one crosses tenants, since the key is what says whose it is.
+//! API keys: only hashes. Finding one crosses tenants, since the key is what says whose it is; listing and revoking do,
+//! too, because they are an administrator's.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -6,7 +7,14 @@ use crate::auth::{Scope, SystemContext, Tenant};
 
 use super::Store;
 use super::error::{Conflict, StoreError};
-use super::row::{Json, MAX_NAME, MAX_SCAN, Millis, cap, found};
+use super::page::{Listing, Page};
+use super::row::{Json, MAX_NAME, Millis, cap, found};
+use super::worker::Outlives;
+
+/// Most keys of a tenant that are neither expired nor revoked.
+const MAX_VALID: u64 = 1000;
+/// How many of a tenant's expired and revoked keys are kept to be looked up.
+const KEEP_ENDED: u64 = 1000;
 
 /// A key as stored.
 #[derive(Clone, PartialEq, Eq)]
@@ -19,7 +27,7 @@ pub struct KeyRow {
     pub name: String,
     /// SHA-256 of the secret.
     pub hash: [u8; 32],
-    /// What it may do beyond its tenant's sandboxes.
+    /// What it may do, sorted.
     pub scopes: Vec<Scope>,
     /// When it was made.
     pub created_at: Millis,
@@ -27,6 +35,8 @@ pub struct KeyRow {
     pub expires_at: Option<Millis>,
     /// Null: not revoked.
     pub revoked_at: Option<Millis>,
+    /// Up to a minute behind; null: never used.
+    pub last_used_at: Option<Millis>,
 }
 
 impl KeyRow {
@@ -63,24 +73,40 @@ pub struct NewKey {
     pub expires_at: Option<Millis>,
 }
 
-const COLUMNS: &str = "id, tenant, name, hash, scopes, created_at, expires_at, revoked_at";
+const COLUMNS: &str = "id, tenant, name, hash, scopes, created_at, expires_at, revoked_at, last_used_at";
+/// True of a key that works no more at `?2`.
+const ENDED: &str = "(revoked_at IS NOT NULL OR (expires_at IS NOT NULL AND expires_at <= ?2))";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
+    let mut scopes: Vec<Scope> = row.get::<_, Json<_>>(4)?.0;
+    scopes.sort_unstable();
     Ok(KeyRow {
         id: row.get(0)?,
         tenant: row.get(1)?,
         name: row.get(2)?,
         hash: row.get(3)?,
-        scopes: row.get::<_, Json<_>>(4)?.0,
+        scopes,
         created_at: row.get(5)?,
         expires_at: row.get(6)?,
         revoked_at: row.get(7)?,
+        last_used_at: row.get(8)?,
     })
 }
 
 fn insert(db: &Connection, tenant: &Tenant, new: NewKey) -> Result<KeyRow, StoreError> {
     cap("id", &new.id, MAX_NAME)?;
     cap("name", &new.name, MAX_NAME)?;
+    db.prepare_cached(&format!(
+        "DELETE FROM api_keys WHERE id IN (SELECT id FROM api_keys WHERE tenant = ?1 AND {ENDED} \
+         ORDER BY created_at DESC, id DESC LIMIT -1 OFFSET {KEEP_ENDED})"
+    ))?
+    .execute((tenant, new.created_at))?;
+    let valid: u64 = db
+        .prepare_cached(&format!("SELECT count(*) FROM api_keys WHERE tenant = ?1 AND NOT {ENDED}"))?
+        .query_row((tenant, new.created_at), |row| row.get(0))?;
+    if valid >= MAX_VALID {
+        return Err(Conflict::TooManyKeys { limit: MAX_VALID, used: valid }.into());
+    }
     let made = db
         .prepare_cached(
             "INSERT INTO api_keys (id, tenant, name, hash, scopes, created_at, expires_at) \
@@ -90,40 +116,71 @@ fn insert(db: &Connection, tenant: &Tenant, new: NewKey) -> Result<KeyRow, Store
     if made == 0 {
         return Err(Conflict::IdTaken.into());
     }
+    get(db, &new.id)
+}
+
+fn get(db: &Connection, id: &str) -> Result<KeyRow, StoreError> {
     let mut query = db.prepare_cached(&format!("SELECT {COLUMNS} FROM api_keys WHERE id = ?1"))?;
-    found(query.query_row([&new.id], read), "key", &new.id)
+    found(query.query_row([id], read), "key", id)
+}
+
+fn list(db: &Connection, tenant: Option<&Tenant>, page: &Page) -> Result<Listing<KeyRow>, StoreError> {
+    let (created_at, id) = page.below();
+    let more = page.size() + 1;
+    let of_tenant = if tenant.is_some() { "tenant = ?4 AND" } else { "" };
+    let mut query = db.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM api_keys WHERE {of_tenant} (created_at, id) < (?1, ?2) \
+         ORDER BY created_at DESC, id DESC LIMIT ?3"
+    ))?;
+    let rows = match tenant {
+        Some(tenant) => query.query_map((created_at, id, more, tenant), read)?.collect::<Result<_, _>>()?,
+        None => query.query_map((created_at, id, more), read)?.collect::<Result<_, _>>()?,
+    };
+    Ok(Listing::from_rows(rows, page, |row: &KeyRow| (row.created_at, &row.id)))
 }
 
 impl Store {
-    /// Stores a key of a tenant.
+    /// Stores a key of a tenant. Forgets the tenant's oldest expired and revoked keys where there are very many.
     pub async fn create_key(&self, tenant: &Tenant, new: NewKey) -> Result<KeyRow, StoreError> {
         let owner = tenant.clone();
         self.write(tenant, move |db| insert(db, &owner, new)).await
     }
 
-    /// Every key of a tenant, newest first, revoked ones too.
-    pub async fn list_keys(&self, tenant: &Tenant) -> Result<Vec<KeyRow>, StoreError> {
-        let owner = tenant.clone();
-        self.read(tenant, move |db| {
-            let mut query = db.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM api_keys WHERE tenant = ?1 ORDER BY created_at DESC, id DESC \
-                 LIMIT {MAX_SCAN}"
-            ))?;
-            Ok(query.query_map([&owner], read)?.collect::<Result<_, _>>()?)
+    /// Keys of one tenant or of all, newest first, expired and revoked ones too.
+    pub async fn list_keys(
+        &self,
+        system: &SystemContext,
+        tenant: Option<Tenant>,
+        page: Page,
+    ) -> Result<Listing<KeyRow>, StoreError> {
+        self.read(system, move |db| list(db, tenant.as_ref(), &page)).await
+    }
+
+    /// Revokes a key, whosever it is. Again: keeps the first time.
+    pub async fn revoke_key(
+        &self,
+        system: &SystemContext,
+        id: &str,
+        at: Millis,
+    ) -> Result<KeyRow, StoreError> {
+        let id = id.to_owned();
+        self.write(system, move |db| {
+            db.prepare_cached("UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1")?
+                .execute((&id, at))?;
+            get(db, &id)
         })
         .await
     }
 
-    /// Revokes a key. Again: keeps the first time.
-    pub async fn revoke_key(&self, tenant: &Tenant, id: &str, at: Millis) -> Result<(), StoreError> {
+    /// Notes that a key was used. The last minute of this may go with a power failure.
+    pub async fn key_used(&self, tenant: &Tenant, id: &str, at: Millis) -> Result<(), StoreError> {
         let (owner, id) = (tenant.clone(), id.to_owned());
-        self.write(tenant, move |db| {
-            let changed = db
-                .prepare_cached(
-                    "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?3) WHERE id = ?1 AND tenant = ?2",
-                )?
-                .execute((&id, &owner, at))?;
-            if changed == 0 { Err(StoreError::NotFound { resource: "key", id }) } else { Ok(()) }
+        self.write_to_outlive(Outlives::Bay, tenant, move |db| {
+            db.prepare_cached(
+                "UPDATE api_keys SET last_used_at = max(coalesce(last_used_at, 0), ?3) WHERE id = ?1 AND tenant = ?2",
+            )?
+            .execute((&id, &owner, at))?;
+            Ok(())
         })
         .await
     }

@@ -6,8 +6,15 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::auth::{SystemContext, Tenant};
 
+pub(super) mod files;
+mod list;
+
+pub use list::{LockerChange, LockerFilter};
+
 use super::Store;
 use super::error::{Conflict, StoreError};
+use super::idempotency::{self, Claim};
+use super::quota;
 use super::row::{Json, MAX_LISTED, MAX_MESSAGE, MAX_NAME, MAX_SCAN, Millis, cap, cap_all, cap_opt, found};
 
 /// A locker as stored.
@@ -35,6 +42,10 @@ pub struct LockerRow {
     pub last_accessed_at: Millis,
     /// Intent: the volume is to go.
     pub deleted_at: Option<Millis>,
+    /// Bytes in it as of the last walk; null: never walked, or too much to walk.
+    pub used_bytes: Option<u64>,
+    /// When it was last walked.
+    pub used_bytes_at: Option<Millis>,
 }
 
 /// A locker to be made. Its volume is made at first start.
@@ -55,7 +66,7 @@ pub struct NewLocker {
 }
 
 const COLUMNS: &str = "id, tenant, name, managed_by, backend, backend_ref, labels, size_limit_mb, created_at, \
-     last_accessed_at, deleted_at";
+     last_accessed_at, deleted_at, used_bytes, used_bytes_at";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<LockerRow> {
     Ok(LockerRow {
@@ -70,10 +81,12 @@ fn read(row: &Row<'_>) -> rusqlite::Result<LockerRow> {
         created_at: row.get(8)?,
         last_accessed_at: row.get(9)?,
         deleted_at: row.get(10)?,
+        used_bytes: row.get(11)?,
+        used_bytes_at: row.get(12)?,
     })
 }
 
-fn get(db: &Connection, tenant: &Tenant, id: &str) -> Result<LockerRow, StoreError> {
+pub(super) fn get(db: &Connection, tenant: &Tenant, id: &str) -> Result<LockerRow, StoreError> {
     let mut query = db.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM lockers WHERE id = ?1 AND tenant = ?2 AND deleted_at IS NULL"
     ))?;
@@ -117,6 +130,9 @@ pub(super) fn insert(
     {
         return Err(Conflict::NameTaken.into());
     }
+    if managed_by.is_none() {
+        quota::room_for_locker(db, tenant, new.size_limit_mb)?;
+    }
     let made = db
         .prepare_cached(
             "INSERT INTO lockers (id, tenant, name, managed_by, backend, labels, size_limit_mb, created_at, \
@@ -140,9 +156,23 @@ pub(super) fn insert(
 
 /// Marks the managed locker of a sandbox for removal.
 pub(super) fn mark_managed(db: &Connection, sandbox_id: &str, at: Millis) -> Result<(), StoreError> {
-    db.prepare_cached("UPDATE lockers SET deleted_at = ?2 WHERE managed_by = ?1 AND deleted_at IS NULL")?
-        .execute((sandbox_id, at))?;
-    Ok(())
+    let mut query =
+        db.prepare_cached("SELECT id FROM lockers WHERE managed_by = ?1 AND deleted_at IS NULL")?;
+    match query.query_row([sandbox_id], |row| row.get::<_, String>(0)).optional()? {
+        Some(id) => mark(db, &id, at),
+        None => Ok(()),
+    }
+}
+
+/// Marks a locker for removal, remembers that it was there, and ends what serves its files.
+fn mark(db: &Connection, id: &str, at: Millis) -> Result<(), StoreError> {
+    db.prepare_cached("UPDATE lockers SET deleted_at = ?2 WHERE id = ?1")?.execute((id, at))?;
+    db.prepare_cached(
+        "INSERT OR IGNORE INTO locker_tombstones (id, tenant, deleted_at) \
+         SELECT id, tenant, ?2 FROM lockers WHERE id = ?1",
+    )?
+    .execute((id, at))?;
+    files::stop(db, id)
 }
 
 /// The managed locker of a sandbox, marked or not.
@@ -161,8 +191,12 @@ pub(super) fn removable(db: &Connection) -> Result<Vec<LockerRow>, StoreError> {
     Ok(query.query_map([], read)?.collect::<Result<_, _>>()?)
 }
 
-fn delete(db: &Connection, tenant: &Tenant, id: &str, at: Millis) -> Result<LockerRow, StoreError> {
-    let locker = get(db, tenant, id)?;
+fn delete(db: &Connection, tenant: &Tenant, id: &str, at: Millis) -> Result<(), StoreError> {
+    let locker = match get(db, tenant, id) {
+        Ok(locker) => locker,
+        Err(StoreError::NotFound { .. }) if was_deleted(db, tenant, id)? => return Ok(()),
+        Err(error) => return Err(error),
+    };
     let mut query = db.prepare_cached(&format!(
         "SELECT id FROM sandboxes WHERE locker_id = ?1 AND deleted_at IS NULL ORDER BY id LIMIT {MAX_LISTED}"
     ))?;
@@ -174,15 +208,32 @@ fn delete(db: &Connection, tenant: &Tenant, id: &str, at: Millis) -> Result<Lock
         }
         .into());
     }
-    db.prepare_cached("UPDATE lockers SET deleted_at = ?2 WHERE id = ?1")?.execute((id, at))?;
-    Ok(LockerRow { deleted_at: Some(at), ..locker })
+    mark(db, id, at)
+}
+
+fn was_deleted(db: &Connection, tenant: &Tenant, id: &str) -> Result<bool, StoreError> {
+    let mut query = db.prepare_cached("SELECT 1 FROM locker_tombstones WHERE id = ?1 AND tenant = ?2")?;
+    Ok(query.exists((id, tenant))?)
 }
 
 impl Store {
-    /// Makes an external locker.
-    pub async fn create_locker(&self, tenant: &Tenant, new: NewLocker) -> Result<LockerRow, StoreError> {
+    /// Makes an external locker. With a `claim` that was made before: the locker that was made with it.
+    pub async fn create_locker(
+        &self,
+        tenant: &Tenant,
+        new: NewLocker,
+        claim: Option<Claim>,
+    ) -> Result<LockerRow, StoreError> {
         let owner = tenant.clone();
-        self.write(tenant, move |db| insert(db, &owner, new, None)).await
+        self.write(tenant, move |db| {
+            if let Some(claim) = &claim
+                && let Some(made) = idempotency::claim(db, &owner, claim, &new.id)?
+            {
+                return get(db, &owner, &made);
+            }
+            insert(db, &owner, new, None)
+        })
+        .await
     }
 
     /// One locker, managed or external. One marked for removal is not found.
@@ -216,13 +267,8 @@ impl Store {
         .await
     }
 
-    /// Marks a locker for removal, unless a sandbox has it.
-    pub async fn delete_locker(
-        &self,
-        tenant: &Tenant,
-        id: &str,
-        at: Millis,
-    ) -> Result<LockerRow, StoreError> {
+    /// Marks a locker for removal, unless a sandbox has it. One that was deleted not long ago is no error.
+    pub async fn delete_locker(&self, tenant: &Tenant, id: &str, at: Millis) -> Result<(), StoreError> {
         let (owner, id) = (tenant.clone(), id.to_owned());
         self.write(tenant, move |db| delete(db, &owner, &id, at)).await
     }

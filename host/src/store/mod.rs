@@ -11,6 +11,7 @@
 //!   failure, which may take the last of them, has ended the work itself, too. The writer takes
 //!   what waits into one transaction, so that many callers share one fsync; each has its own savepoint, and one
 //!   that fails leaves no trace and harms no other.
+//! - Quotas are checked in the transaction of what they limit (`quota`).
 //! - No transaction outlives a closure on those threads, so none is ever held across an await.
 //! - Every query takes a [`Tenant`](crate::auth::Tenant) or a [`SystemContext`](crate::auth::SystemContext).
 //! - Order of writes is intent, act, result: `begin_session` before the driver acts, `delete_sandbox` before
@@ -19,13 +20,16 @@
 //!
 //! Times are milliseconds since 1970 ([`Millis`]).
 
+mod audit;
 mod error;
 mod executions;
+mod idempotency;
 mod keys;
 mod lock;
 mod lockers;
 mod page;
 mod queue;
+mod quota;
 mod row;
 mod sandboxes;
 mod schema;
@@ -38,16 +42,23 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
+pub use audit::{AuditFilter, AuditRow, NewAudit};
 pub use error::{Conflict, OpenError, StoreError};
 pub use executions::{
-    ExecType, ExecutionFilter, ExecutionRow, ExecutionStatus, FinishExecution, HistoryLimits, NewExecution,
+    Annotation, ExecType, ExecutionFilter, ExecutionRow, ExecutionStatus, FinishExecution, HistoryLimits,
+    NewExecution,
 };
+pub use idempotency::{Claim, Claimed};
 pub use keys::{KeyRow, NewKey};
-pub use lockers::{LockerRow, NewLocker};
+pub use lockers::{LockerChange, LockerFilter, LockerRow, NewLocker};
 pub use page::{Cursor, Listing, Page};
+pub use quota::{Limits, Quota, Quotas, Usage};
 pub use row::{Env, Millis};
 pub use sandboxes::{
-    DeletedSandbox, Failure, LockerChoice, NewSandbox, SandboxFilter, SandboxRow, SandboxStatus, SessionBrief,
+    DeletedSandbox, ExtendTtl, Failure, LockerChoice, NewSandbox, SandboxFilter, SandboxPatch, SandboxRow,
+    SandboxStatus, SessionBrief,
 };
 pub use sessions::{
     ContainerRow, NewContainer, PendingRemovals, SessionKey, SessionRow, SessionState, Transition,
@@ -59,6 +70,7 @@ use worker::Workers;
 #[derive(Debug, Clone)]
 pub struct Store {
     workers: Arc<Workers>,
+    quotas: Arc<ArcSwap<Quotas>>,
 }
 
 impl Store {
@@ -68,8 +80,11 @@ impl Store {
         let lock = lock::DataDirLock::acquire(data_dir)?;
         let path = data_dir.join(schema::FILE);
         let writer = schema::open_writer(&path)?;
+        let quotas = Arc::<ArcSwap<Quotas>>::default();
+        quota::install(&writer, Arc::clone(&quotas))
+            .map_err(|source| OpenError::Database { path: path.clone(), source })?;
         let readers = |n| (0..n).map(|_| schema::open_reader(&path)).collect::<Result<Vec<_>, _>>();
         let (queued, spare) = (readers(worker::READERS)?, readers(worker::POINT_READERS)?);
-        Ok(Self { workers: Arc::new(Workers::start(writer, queued, spare, lock)?) })
+        Ok(Self { workers: Arc::new(Workers::start(writer, queued, spare, lock)?), quotas })
     }
 }

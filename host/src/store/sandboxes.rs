@@ -1,5 +1,6 @@
 //! Sandboxes: the stable handle a client holds. Deleting one leaves a tombstone until what it had is gone.
 
+mod change;
 mod sql;
 
 use std::collections::BTreeMap;
@@ -11,13 +12,15 @@ use crate::auth::{SystemContext, Tenant};
 
 use super::Store;
 use super::error::StoreError;
+use super::idempotency::Claim;
 use super::lockers::{LockerRow, NewLocker};
 use super::page::{Listing, Page};
 use super::row::{Env, MAX_SCAN, Millis};
 use super::sessions::{SessionKey, SessionRow, SessionState};
 
+pub use change::{ExtendTtl, SandboxPatch};
 use sql::{COLUMNS, FROM, delete, insert, list, read};
-pub(super) use sql::{get, put_failure, touch};
+pub(super) use sql::{get, get_any, put_failure, touch};
 
 /// Why the last start failed, or why a ready session went away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +71,8 @@ pub struct SandboxRow {
     pub last_active_at: Millis,
     /// When its session is stopped for want of calls; null while there is none.
     pub idle_expires_at: Option<Millis>,
+    /// Its own idle time, milliseconds; null: its profile's.
+    pub idle_timeout_ms: Option<Millis>,
     /// Number of its latest session; 0 before the first.
     pub session_seq: u64,
     /// Grows with each session and with deletion: what began under an older one is stale.
@@ -155,6 +160,8 @@ pub struct NewSandbox {
     pub created_at: Millis,
     /// Null: never.
     pub expires_at: Option<Millis>,
+    /// The key of the request that makes it: where that has made one already, it is that one and no other is made.
+    pub claim: Option<Claim>,
 }
 
 /// Where a new sandbox keeps its files.

@@ -19,7 +19,14 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements kept a connection: more than there are queries.
 const STATEMENTS: usize = 128;
 /// Each takes the schema from its index to the next version. Released ones are frozen.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_init.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_init.sql"),
+    include_str!("migrations/0002_keys.sql"),
+    include_str!("migrations/0003_quotas.sql"),
+    include_str!("migrations/0004_lifecycle.sql"),
+    include_str!("migrations/0005_history.sql"),
+    include_str!("migrations/0006_lockers_audit.sql"),
+];
 
 /// The one connection that writes: makes the file, sets the journal, migrates.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
@@ -31,7 +38,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
         .mode(0o600)
         .open(path)
         .map_err(|source| OpenError::Io { what: format!("cannot write {}", path.display()), source })?;
-    open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, &MIGRATIONS)
+    open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, MIGRATIONS)
 }
 
 fn open(path: &Path, access: OpenFlags, migrations: &[&str]) -> Result<Connection, OpenError> {

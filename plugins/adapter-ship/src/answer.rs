@@ -3,23 +3,35 @@
 
 use std::borrow::Cow;
 
-use bay_ship_api::http::{Entry, ErrorBody, ListDirResponse, PythonErrorDetail, WriteFileResponse};
+use bay_ship_api::http::{ErrorBody, PythonErrorDetail, ShipError, StdinResponse};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::bay::plugin::types::Fault;
 use crate::exports::bay::plugin::adapter::{Action, Event, ForwardEnd, HttpResponse, RequestError};
+use crate::{executions, files, processes};
 
 /// How a response will be read.
 pub enum Reader {
     Python,
     Shell,
-    ReadFile,
-    WriteFile,
-    DeleteFile,
-    ListDir,
-    Download,
+    /// One of the file operations.
+    Files(files::answer::Reader),
+    /// An execution's end, asked for after its events have gone to the caller.
+    Streamed { execution_id: String, seconds: u64 },
+    /// The record of an execution.
+    Record,
+    /// Bytes went past this plugin, and nothing follows.
+    Forwarded,
+    /// The list of background processes.
+    Processes,
+    /// One of them, whole or with a piece of its output.
+    Process,
+    /// What it took of its input.
+    Stdin,
+    /// A cancellation that has been taken.
+    Cancelled,
 }
 
 /// Ship's codes that mean to a client what they say; any other becomes `runtime_error`.
@@ -60,7 +72,7 @@ pub fn confused(what: &str) -> Action {
 /// Reads an event.
 pub fn read(reader: Reader, event: Event) -> Action {
     let done = match (reader, event) {
-        (Reader::Download, Event::Forwarded(end)) => forwarded(end),
+        (Reader::Forwarded, Event::Forwarded(end)) => forwarded(end),
         (reader, Event::Responses(mut responses)) if responses.len() == 1 => match responses.remove(0) {
             Ok(response) => reply(reader, &response),
             Err(error) => Err(unanswered(error)),
@@ -73,7 +85,7 @@ pub fn read(reader: Reader, event: Event) -> Action {
     }
 }
 
-fn unanswered(error: RequestError) -> Fault {
+pub fn unanswered(error: RequestError) -> Fault {
     let kind = if error.kind == "timeout" { "timeout" } else { "runtime_error" };
     fault(kind, format!("the runtime gave no answer: {}", error.message))
 }
@@ -86,19 +98,26 @@ fn reply(reader: Reader, response: &HttpResponse) -> Result<String, Fault> {
     match reader {
         Reader::Python => python(body),
         Reader::Shell => shell(body),
-        Reader::ReadFile => read_file(body),
-        Reader::WriteFile => text(256, &parse::<WriteFileResponse>(body)?),
-        Reader::DeleteFile => text(64, &parse::<Status>(body)?),
-        Reader::ListDir => list_dir(body),
-        Reader::Download => Err(nonsense("a download is not answered like this")),
+        Reader::Files(reader) => files::answer::read(reader, body),
+        Reader::Record => executions::record(body),
+        Reader::Processes => processes::list(body),
+        Reader::Process => text(body.len(), &parse::<processes::Piece>(body)?),
+        Reader::Stdin => text(256, &parse::<StdinResponse>(body)?),
+        Reader::Cancelled => Ok(json!({ "status": "ok" }).to_string()),
+        Reader::Forwarded | Reader::Streamed { .. } => Err(nonsense("a stream is not answered like this")),
     }
 }
 
 /// What a status other than 200 means.
-fn refusal(status: u16, body: &[u8]) -> Fault {
+pub fn refusal(status: u16, body: &[u8]) -> Fault {
     let Ok(ErrorBody { error }) = serde_json::from_slice(body) else {
         return fault("runtime_error", format!("the runtime answered {status} without saying why"));
     };
+    named(error)
+}
+
+/// What Ship calls an error, in the words of the contract.
+pub fn named(error: ShipError) -> Fault {
     let passed_on = PASSED_ON.contains(&error.code.as_str());
     let mut out = fault(if passed_on { error.code.as_str() } else { "runtime_error" }, error.message);
     if error.details.is_object() {
@@ -116,7 +135,7 @@ fn forwarded(end: Result<ForwardEnd, RequestError>) -> Result<String, Fault> {
     let end = end.map_err(unanswered)?;
     match end.end.as_str() {
         "refused" => Err(refusal(end.status, &end.refusal.unwrap_or_default())),
-        "runtime_gone" => Err(fault("runtime_error", "the runtime went away during the download")),
+        "runtime_gone" => Err(fault("runtime_error", "the runtime went away while it streamed")),
         // A client that left has nothing more to be told.
         _ => Ok(json!({ "status": "ok", "bytes": end.bytes }).to_string()),
     }
@@ -157,7 +176,7 @@ struct PythonOutput<'a> {
     results: Vec<&'a RawValue>,
 }
 
-fn python(body: &str) -> Result<String, Fault> {
+pub fn python(body: &str) -> Result<String, Fault> {
     let answer: Python = parse(body)?;
     for string in [answer.output, answer.data.output.text] {
         if !string.get().starts_with('"') {
@@ -186,53 +205,20 @@ struct Shell<'a> {
     process_id: String,
 }
 
-fn shell(body: &str) -> Result<String, Fault> {
+pub fn shell(body: &str) -> Result<String, Fault> {
     text(body.len(), &parse::<Shell>(body)?)
 }
 
-/// As Ship's own type, but with the content as it is: a file can be 8 MiB, and to decode it only to encode it again
-/// takes a large part of a second.
-#[derive(Deserialize, Serialize)]
-struct ReadFile<'a> {
-    #[serde(borrow)]
-    content: &'a RawValue,
-    path: String,
-    size: u64,
-    encoding: String,
-    etag: String,
-}
-
-fn read_file(body: &str) -> Result<String, Fault> {
-    let file: ReadFile = parse(body)?;
-    if !file.content.get().starts_with('"') {
-        return Err(nonsense("`content` is not a string"));
-    }
-    text(body.len(), &file)
-}
-
-#[derive(Deserialize, Serialize)]
-struct Status {
-    status: String,
-}
-
-/// Ship says `other` for sockets and the like, which the contract does not list: they are left out.
-fn list_dir(body: &str) -> Result<String, Fault> {
-    let mut list: ListDirResponse = parse(body)?;
-    let known = |e: &Entry| matches!(e.kind.as_str(), "file" | "directory" | "symlink");
-    list.entries.retain(known);
-    text(body.len(), &list)
-}
-
-fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Fault> {
+pub fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Fault> {
     serde_json::from_str(body).map_err(nonsense)
 }
 
-fn nonsense(why: impl std::fmt::Display) -> Fault {
+pub fn nonsense(why: impl std::fmt::Display) -> Fault {
     fault("runtime_error", format!("the runtime's answer cannot be read: {why}"))
 }
 
 /// JSON text, in a buffer of about the right size: doubling one of many megabytes would cost as much again.
-fn text<T: Serialize>(about: usize, value: &T) -> Result<String, Fault> {
+pub fn text<T: Serialize>(about: usize, value: &T) -> Result<String, Fault> {
     let mut out = Vec::with_capacity(about + 512);
     serde_json::to_writer(&mut out, value).map_err(nonsense)?;
     String::from_utf8(out).map_err(nonsense)

@@ -1,11 +1,17 @@
-//! Speaks Ship's HTTP: `python`, `shell` and `filesystem`.
+//! Speaks Ship's HTTP: `python`, `shell`, `filesystem`, `terminal`, and the `executions` behind Bay's own routes.
 //!
-//! Every operation is one request: [`plan`] makes it from the input, [`answer`] makes a reply or a fault of what
-//! came back. [`describe`] says all of this in JSON Schema. None of it trusts what the runtime says.
+//! Every operation is one request, or one forward whose bodies do not come in here: [`plan`] makes it from the input,
+//! [`answer`] makes a reply or a fault of what came back. Only where an execution's events go to the caller a second
+//! request asks for its end ([`executions`]). [`describe`] says all of this in JSON Schema. None of it trusts what the
+//! runtime says.
 
 mod answer;
 mod describe;
+mod executions;
+mod files;
 mod plan;
+mod processes;
+mod terminal;
 
 use std::cell::Cell;
 
@@ -48,7 +54,14 @@ impl GuestOperation for Operation {
 
     fn resume(&self, event: Event) -> Action {
         let Some(reader) = self.expecting.take() else { return answer::confused("resumed before its start") };
-        answer::read(reader, event)
+        match reader {
+            answer::Reader::Streamed { execution_id, seconds } => {
+                let asked = executions::after(&execution_id, seconds, event);
+                self.expecting.set(matches!(asked, Action::Requests(_)).then_some(answer::Reader::Record));
+                asked
+            }
+            reader => answer::read(reader, event),
+        }
     }
 }
 

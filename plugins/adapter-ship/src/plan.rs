@@ -1,14 +1,12 @@
 //! From a call to the request that serves it.
 
-use bay_ship_api::http::{
-    DeleteFileRequest, ListDirRequest, PythonExecRequest, ReadFileRequest, ShellExecRequest, Waiting,
-};
+use bay_ship_api::http::{PythonExecRequest, ShellExecRequest};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::answer::{Reader, fault};
 use crate::bay::plugin::types::Fault;
 use crate::exports::bay::plugin::adapter::{Action, Call, HttpRequest, Target};
+use crate::{executions, files, processes, terminal};
 
 /// What to do, and how to read what comes of it.
 pub struct Plan {
@@ -16,73 +14,40 @@ pub struct Plan {
     pub reader: Reader,
 }
 
-/// As Ship's own type, but with the content as it is: it can be 8 MiB, which need not be decoded here.
-#[derive(Deserialize, Serialize)]
-struct WriteFile<'a> {
-    path: String,
-    #[serde(borrow)]
-    content: &'a RawValue,
-    encoding: Option<String>,
-    mode: Option<u32>,
-    #[serde(default)]
-    append: bool,
-    expected_size: Option<u64>,
-    if_match: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct PathInput {
-    path: String,
-}
-
 /// Plans one call.
 pub fn plan(call: &Call) -> Result<Plan, Fault> {
     match (call.capability.as_str(), call.operation.as_str()) {
         ("python", "exec") => {
-            // How long the client waits is the host's business.
-            let request = PythonExecRequest { waiting: Waiting::default(), ..input(call)? };
-            post(&["ipython", "exec"], &request, Reader::Python)
+            let mut request: PythonExecRequest = input(call)?;
+            request.waiting = executions::waiting(call, request.waiting);
+            executions::run(call, post(&["ipython", "exec"], &request, Reader::Python)?)
         }
         ("shell", "exec") => {
-            let request = ShellExecRequest { waiting: Waiting::default(), ..input(call)? };
-            post(&["shell", "exec"], &request, Reader::Shell)
+            let mut request: ShellExecRequest = input(call)?;
+            request.waiting = executions::waiting(call, request.waiting);
+            executions::run(call, post(&["shell", "exec"], &request, Reader::Shell)?)
         }
-        ("filesystem", "read_file") => {
-            post(&["fs", "read_file"], &input::<ReadFileRequest>(call)?, Reader::ReadFile)
-        }
-        ("filesystem", "write_file") => {
-            post(&["fs", "write_file"], &input::<WriteFile>(call)?, Reader::WriteFile)
-        }
-        ("filesystem", "delete_file") => {
-            post(&["fs", "delete_file"], &input::<DeleteFileRequest>(call)?, Reader::DeleteFile)
-        }
-        ("filesystem", "list_dir") => {
-            let mut request: ListDirRequest = input(call)?;
-            if request.path.is_empty() {
-                request.path = ".".into();
-            }
-            post(&["fs", "list_dir"], &request, Reader::ListDir)
-        }
-        ("filesystem", "download") => {
-            let PathInput { path } = input(call)?;
-            let query = vec![("path".to_owned(), path)];
-            let request = HttpRequest { query, ..request("GET", &["fs", "download"]) };
-            Ok(Plan { action: Action::Forward(request), reader: Reader::Download })
-        }
-        (capability, operation) => Err(fault(
-            "capability_not_supported",
-            format!("adapter-ship has no operation `{capability}.{operation}`"),
-        )),
+        ("shell", operation) => processes::plan(call, operation),
+        ("executions", operation) => executions::plan(call, operation),
+        ("filesystem", _) => files::plan::plan(call),
+        ("terminal", "ws") => terminal::plan(call),
+        _ => Err(unknown(call)),
     }
 }
 
+/// An operation that the manifest does not have.
+pub fn unknown(call: &Call) -> Fault {
+    let name = format!("{}.{}", call.capability, call.operation);
+    fault("capability_not_supported", format!("adapter-ship has no operation `{name}`"))
+}
+
 /// The host has validated the input; a mismatch here means that schema and code disagree.
-fn input<'a, T: Deserialize<'a>>(call: &'a Call) -> Result<T, Fault> {
+pub fn input<'a, T: Deserialize<'a>>(call: &'a Call) -> Result<T, Fault> {
     serde_json::from_str(&call.input)
         .map_err(|e| fault("validation_error", format!("the input does not fit this operation: {e}")))
 }
 
-fn request(method: &str, path: &[&str]) -> HttpRequest {
+pub fn request(method: &str, path: &[&str]) -> HttpRequest {
     HttpRequest {
         target: Target::Runtime,
         method: method.into(),
@@ -94,7 +59,7 @@ fn request(method: &str, path: &[&str]) -> HttpRequest {
     }
 }
 
-fn post<T: Serialize>(path: &[&str], body: &T, reader: Reader) -> Result<Plan, Fault> {
+pub fn post<T: Serialize>(path: &[&str], body: &T, reader: Reader) -> Result<Plan, Fault> {
     let body = serde_json::to_vec(body)
         .map_err(|e| fault("validation_error", format!("the input cannot be passed on: {e}")))?;
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];

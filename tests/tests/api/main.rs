@@ -7,6 +7,12 @@ mod executions;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod idempotency;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod lockers;
+#[cfg(test)]
 mod ops;
 #[cfg(test)]
 mod python;
@@ -18,3 +24,11 @@ mod server;
 mod shell;
 #[cfg(test)]
 mod stages;
+#[cfg(test)]
+mod streaming;
+#[cfg(test)]
+mod terminal;
+#[cfg(test)]
+mod transfer;
+#[cfg(test)]
+mod watch;

@@ -7,4 +7,6 @@ mod browsers;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod lockers;
+#[cfg(test)]
 mod tenants;

@@ -145,6 +145,11 @@ impl Canned {
         this
     }
 
+    pub(crate) fn and_forward(self, end: Result<ForwardEnd, String>) -> Self {
+        *self.forward.lock().unwrap() = Some(end);
+        self
+    }
+
     pub(crate) fn last(&self) -> PlannedRequest {
         self.asked.lock().unwrap().last().unwrap().clone()
     }

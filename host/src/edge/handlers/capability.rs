@@ -6,9 +6,11 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures::stream;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use super::Ids;
 use crate::app::App;
@@ -16,15 +18,19 @@ use crate::auth::OpContext;
 use crate::edge::body;
 use crate::edge::caller::Guest;
 use crate::edge::openapi::refusals;
-use crate::error::{ApiError, ApiResult};
-use crate::execution::Stages;
-use crate::invoke::{Answer, CallRequest, invoke};
+use crate::edge::wire::schema::Running;
+use crate::error::ApiError;
+use crate::execution::{Stages, events};
+use crate::invoke::{Answer, CallRequest, Wants, invoke};
 use crate::runtime::{CallerRequest, Forwarded};
 
 refusals!(Call: ValidationError, CapabilityNotSupported, DeniedByRule, NotFound, Conflict, SandboxExpired, StateLost, PayloadTooLarge, UnsupportedMediaType, Busy, RuntimeError, PluginError, SessionNotReady, Timeout);
 
-/// `POST /v1/sandboxes/{id}/{capability}/{operation}`
-#[utoipa::path(post, path = "/v1/sandboxes/{id}/{capability}/{operation}", tag = "capabilities", params(("id" = String, Path, description = "`sbx_…`"), ("capability" = String, Path), ("operation" = String, Path)), responses((status = 200, description = "what the operation answers"), Call))]
+/// Call an operation of a capability
+///
+/// With the JSON that its schema asks for: `GET /v1/capabilities` lists them, and this document has a path for each
+/// when it is asked for with a key.
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/{capability}/{operation}", tag = "capabilities", params(("id" = String, Path, description = "`sbx_…`"), ("capability" = String, Path), ("operation" = String, Path)), request_body = Option<std::collections::BTreeMap<String, Value>>, responses((status = 200, description = "what the operation answers; an execution's events where `Accept: text/event-stream` asks for them", body = std::collections::BTreeMap<String, Value>), (status = 202, description = "not within `wait`: the execution goes on", body = Running), Call))]
 pub async fn call(
     State(app): State<Arc<App>>,
     Guest(context): Guest,
@@ -40,7 +46,19 @@ pub async fn call(
         Ok(input) => input,
         Err(error) => return error.into_response(),
     };
-    run(&app, &context, sandbox_id, &capability, &operation, input, headers).await
+    let wants = if wants_events(&headers) { Wants::Events } else { Wants::Answer };
+    let caller = CallerRequest { headers, ..CallerRequest::default() };
+    let call = CallRequest { sandbox_id, capability, operation, input, caller, wants };
+    respond(&app, &context, call).await
+}
+
+/// Whether a client asks for a stream of events.
+fn wants_events(headers: &HeaderMap) -> bool {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepts.flat_map(|value| value.split(',')).any(|range| {
+        let essence = range.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case(events::CONTENT_TYPE)
+    })
 }
 
 /// Invokes and answers; every answer says how far the call came.
@@ -53,50 +71,81 @@ pub async fn run(
     input: Value,
     headers: HeaderMap,
 ) -> Response {
+    let caller = CallerRequest { headers, ..CallerRequest::default() };
+    run_with(app, context, sandbox_id, capability, operation, input, caller).await
+}
+
+/// The same for a request that has more to pass on than its head.
+pub async fn run_with(
+    app: &Arc<App>,
+    context: &OpContext,
+    sandbox_id: String,
+    capability: &str,
+    operation: &str,
+    input: Value,
+    caller: CallerRequest,
+) -> Response {
     let call = CallRequest {
         sandbox_id,
         capability: capability.to_owned(),
         operation: operation.to_owned(),
         input,
-        caller: CallerRequest { headers, body: None },
+        caller,
+        wants: Wants::Answer,
     };
+    respond(app, context, call).await
+}
+
+async fn respond(app: &Arc<App>, context: &OpContext, call: CallRequest) -> Response {
     let stages = Arc::new(Stages::begin());
-    let mut response = answer(invoke(app, context, call, &stages).await);
+    let result = invoke(app, context, call, &stages).await;
+    let mut response = result.map_or_else(ApiError::into_response, answer);
+    let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&stages.header()) {
-        response.headers_mut().insert("server-timing", value);
+        headers.insert("server-timing", value);
+    }
+    // Of a refusal, too: what was recorded can be asked for.
+    if let Some(value) = stages.execution_id().and_then(|id| HeaderValue::from_str(id).ok()) {
+        headers.insert("x-execution-id", value);
     }
     response
 }
 
-fn answer(result: ApiResult<Answer>) -> Response {
-    match result {
-        Ok(Answer::Done(value)) => {
-            let id = value["execution_id"].as_str().and_then(|id| HeaderValue::from_str(id).ok());
-            with_execution(Json(value).into_response(), id)
-        }
-        Ok(Answer::Running { execution_id }) => {
-            let id = HeaderValue::from_str(&execution_id).ok();
+/// An answer on its way to the client.
+pub fn answer(answer: Answer) -> Response {
+    match answer {
+        Answer::Done(value) => Json(value).into_response(),
+        Answer::Running { execution_id } => {
             let body = Json(json!({ "execution_id": execution_id, "status": "running" }));
-            with_execution((StatusCode::ACCEPTED, body).into_response(), id)
+            (StatusCode::ACCEPTED, body).into_response()
         }
-        Ok(Answer::Stream(forwarded)) => streamed(forwarded),
-        Err(error) => ApiError::into_response(error),
+        Answer::Stream(Forwarded { status, headers, body }) => {
+            // What follows a switch of protocols is no body.
+            let switched = status == StatusCode::SWITCHING_PROTOCOLS;
+            let mut response = Response::new(if switched { Body::empty() } else { streamed(body) });
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            response
+        }
+        Answer::Events(body) => event_stream(streamed(body)),
+        Answer::Asleep => ApiError::not_found("session", "running").into_response(),
     }
 }
 
-fn with_execution(mut response: Response, id: Option<HeaderValue>) -> Response {
-    if let Some(id) = id {
-        response.headers_mut().insert("x-execution-id", id);
-    }
+/// A body of events, with what keeps it from being held up or kept on its way.
+pub fn event_stream(body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(events::CONTENT_TYPE));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 
 /// Chunks as they come; an error ends the connection, so that a broken body never looks whole.
-fn streamed(forwarded: Forwarded) -> Response {
-    let Forwarded { status, headers, body } = forwarded;
-    let chunks = stream::unfold(body, |mut body| async move { body.recv().await.map(|chunk| (chunk, body)) });
-    let mut response = Response::new(Body::from_stream(chunks));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
+fn streamed(body: mpsc::Receiver<Result<Bytes, std::io::Error>>) -> Body {
+    Body::from_stream(stream::unfold(
+        body,
+        |mut body| async move { body.recv().await.map(|chunk| (chunk, body)) },
+    ))
 }

@@ -17,7 +17,7 @@ use crate::edge::{body, input};
 use crate::error::ApiResult;
 use crate::execution::admit::find_sandbox;
 
-const CAPABILITY: &str = "filesystem";
+pub(super) const CAPABILITY: &str = "filesystem";
 
 refusals!(File: ValidationError, InvalidPath, CapabilityNotSupported, IsADirectory, NotADirectory, DeniedByRule, PermissionDenied, NotFound, FileNotFound, Conflict, SandboxExpired, PayloadTooLarge, RangeNotSatisfiable, RuntimeError, PluginError, SessionNotReady, Timeout, StorageFull);
 
@@ -84,7 +84,7 @@ pub async fn write(
     }
 }
 
-async fn by_query(
+pub(super) async fn by_query(
     app: Arc<App>,
     context: OpContext,
     id: String,
@@ -98,12 +98,24 @@ async fn by_query(
     }
 }
 
-/// Query strings have no types; the operation's schema has.
-async fn typed_query(
+/// The input of one of the file operations.
+pub(super) async fn typed_query(
     app: &App,
     context: &OpContext,
     id: &str,
     raw: Option<&str>,
+    operation: &str,
+) -> ApiResult<Value> {
+    typed_input(app, context, id, raw, CAPABILITY, operation).await
+}
+
+/// Query strings have no types; the operation's schema has.
+pub(super) async fn typed_input(
+    app: &App,
+    context: &OpContext,
+    id: &str,
+    raw: Option<&str>,
+    capability: &str,
     operation: &str,
 ) -> ApiResult<Value> {
     let pairs = input::query(raw)?;
@@ -111,7 +123,7 @@ async fn typed_query(
     let plugins = app.plugins.load();
     let profile = app.profiles.get(&sandbox.tenant, &sandbox.profile);
     let schema = profile.iter().flat_map(|p| &p.containers).find_map(|c| {
-        let op = plugins.adapter(&c.adapter)?.catalog.get(CAPABILITY, operation)?;
+        let op = plugins.adapter(&c.adapter)?.catalog.get(capability, operation)?;
         Some(op.spec.input_schema.clone())
     });
     Ok(input::typed(pairs, &schema.unwrap_or_else(|| json!({}))))

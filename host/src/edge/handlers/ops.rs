@@ -12,17 +12,18 @@ use crate::app::App;
 use crate::auth::{OpContext, Scope};
 use crate::edge::caller::Caller;
 use crate::edge::input;
+use crate::edge::wire::schema::{ProfileList, Word};
 use crate::error::ApiResult;
 use crate::profile::Profile;
 
-/// `GET /health`: the process answers.
-#[utoipa::path(get, path = "/health", tag = "ops", security(()), responses((status = 200, description = "the process answers")))]
+/// The process answers
+#[utoipa::path(get, path = "/health", tag = "ops", security(()), responses((status = 200, description = "the process answers", body = Word)))]
 pub async fn health() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// `GET /ready`: status code and word; part by part with scope `ops`.
-#[utoipa::path(get, path = "/ready", tag = "ops", security((), ("bearer" = ["ops"])), responses((status = 200, description = "ready"), (status = 503, description = "not ready")))]
+/// Whether requests can be served; part by part with scope `ops`
+#[utoipa::path(get, path = "/ready", tag = "ops", security((), ("bearer" = ["ops"])), responses((status = 200, description = "ready", body = Word), (status = 503, description = "not ready", body = Word)))]
 pub async fn ready(State(app): State<Arc<App>>, context: Option<Extension<OpContext>>) -> Response {
     let report = app.readiness().await;
     let may_know = context.is_some_and(|Extension(context)| context.has(Scope::Ops));
@@ -45,8 +46,8 @@ fn answer(ready: bool, parts: Option<Value>) -> Response {
     (status, Json(body)).into_response()
 }
 
-/// `GET /v1/profiles`
-#[utoipa::path(get, path = "/v1/profiles", tag = "profiles", params(("detail" = Option<bool>, Query)), responses((status = 200, description = "the profiles of the tenant")))]
+/// The profiles that the tenant may use
+#[utoipa::path(get, path = "/v1/profiles", tag = "profiles", params(("detail" = Option<bool>, Query)), responses((status = 200, description = "by id", body = ProfileList)))]
 pub async fn profiles(
     State(app): State<Arc<App>>,
     Caller(context): Caller,

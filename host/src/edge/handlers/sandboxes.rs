@@ -6,21 +6,22 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use super::Ids;
+use super::{Ids, labels, page};
 use crate::app::App;
 use crate::auth::OpContext;
 use crate::edge::caller::Caller;
+use crate::edge::idempotency::{Begun, IdempotencyKey};
 use crate::edge::openapi::refusals;
-use crate::edge::wire::{Start, container_objects, sandbox_object};
+use crate::edge::wire::{CreateSandbox, Start, container_objects, sandbox_object};
 use crate::edge::{body, input};
 use crate::error::{ApiError, ApiResult};
 use crate::execution::admit::find_sandbox;
-use crate::sandbox;
-use crate::store::{Cursor, Page, SandboxFilter, SandboxRow, SandboxStatus};
+use crate::sandbox::{self, Created};
+use crate::store::{SandboxFilter, SandboxRow, SandboxStatus};
 use crate::time::now_ms;
 
 /// Longest `timeout` of a `GET …?wait=ready`, in seconds.
@@ -31,32 +32,45 @@ const LOOK: Duration = Duration::from_millis(50);
 refusals!(Create: ValidationError, NotFound, Conflict, DeniedByRule, PayloadTooLarge, UnsupportedMediaType, NetworkUnavailable);
 refusals!(List: ValidationError);
 refusals!(Get: ValidationError, NotFound);
-refusals!(Change: NotFound, DeniedByRule);
+refusals!(Change: ValidationError, NotFound, DeniedByRule);
+refusals!(Update: ValidationError, NotFound, SandboxExpired, DeniedByRule, PayloadTooLarge, UnsupportedMediaType);
+refusals!(Extend: ValidationError, NotFound, Conflict, SandboxExpired, SandboxTtlInfinite, DeniedByRule, PayloadTooLarge, UnsupportedMediaType);
+refusals!(Living: ValidationError, NotFound, SandboxExpired, DeniedByRule);
 
 /// `POST /v1/sandboxes`
-#[utoipa::path(post, path = "/v1/sandboxes", tag = "sandboxes", responses((status = 201, description = "the sandbox"), Create))]
+#[utoipa::path(post, path = "/v1/sandboxes", tag = "sandboxes", params(IdempotencyKey), responses((status = 201, description = "the sandbox"), Create))]
 pub async fn create(
     State(app): State<Arc<App>>,
     Caller(context): Caller,
+    key: IdempotencyKey,
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Response> {
-    body::refuse_idempotency_key(&headers)?;
     let body = body::json(&app, &headers, body, true).await?;
-    let created = sandbox::create(&app, &context, body).await?;
-    let row = match created.start {
-        Start::Lazy => created.row,
+    let guard = match key.begin(&app, &context, &body).await? {
+        Begun::Replay(answer) => return Ok(answer),
+        Begun::Run(guard) => guard,
+    };
+    let Created { row, start } = match guard.resumes() {
+        Some(id) => Created {
+            row: find_sandbox(&app, &context, id).await?,
+            start: CreateSandbox::parse(&body)?.start,
+        },
+        None => sandbox::create(&app, &context, body, guard.claim()).await?,
+    };
+    let row = match start {
+        Start::Lazy => row,
         Start::Eager => {
-            app.sessions.start_in_background(&created.row);
-            created.row
+            app.sessions.start_in_background(&row);
+            row
         }
         Start::Wait => {
             // Whatever becomes of the start, the sandbox exists and the client must learn its id.
-            let _started = app.sessions.ensure_running(&created.row, *app.config.sessions.start_wait).await;
-            app.store.get_sandbox(&context.tenant, &created.row.id).await?
+            let _started = app.sessions.ensure_running(&row, *app.config.sessions.start_wait).await;
+            app.store.get_sandbox(&context.tenant, &row.id).await?
         }
     };
-    Ok((StatusCode::CREATED, Json(object(&app, &row, Value::Null))).into_response())
+    guard.finish(&app, &context, StatusCode::CREATED, &object(&app, &row, Value::Null)).await
 }
 
 /// `GET /v1/sandboxes`
@@ -78,24 +92,11 @@ pub async fn list(
         })?;
         filter.status = Some((status, now_ms()));
     }
-    for (_, text) in pairs.iter().filter(|(name, _)| name == "label") {
-        let (key, value) =
-            text.split_once('=').ok_or_else(|| ApiError::field("label", "must be key=value"))?;
-        filter.labels.insert(key.to_owned(), value.to_owned());
-    }
+    filter.labels = labels(&pairs)?;
     let listing = app.store.list_sandboxes(&context.tenant, filter, page).await?;
     let items: Vec<_> = listing.items.iter().map(|row| object(&app, row, Value::Null)).collect();
     let next = listing.next_cursor.map(|cursor| cursor.encode());
     Ok(Json(json!({ "items": items, "next_cursor": next })))
-}
-
-/// `limit` and `cursor` as the store takes them.
-fn page(pairs: &[(String, String)]) -> ApiResult<Page> {
-    let (limit, cursor) = input::page(pairs)?;
-    let cursor = cursor
-        .map(|text| Cursor::decode(&text).ok_or_else(|| ApiError::field("cursor", "is not one of Bay's")))
-        .transpose()?;
-    Ok(Page { limit, cursor })
 }
 
 /// `GET /v1/sandboxes/{id}`
@@ -152,18 +153,93 @@ fn wait_timeout(pairs: &[(String, String)]) -> ApiResult<Duration> {
     }
 }
 
+/// `PATCH /v1/sandboxes/{id}`
+#[utoipa::path(patch, path = "/v1/sandboxes/{id}", tag = "sandboxes",
+    description = "JSON merge patch of `name`, `labels`, `expires_at` (never past the profile's `max_ttl`) and, where the profile allows it, `idle_timeout` in seconds. Null takes a name or a label away, and gives the profile's idle time back.",
+    params(("id" = String, Path, description = "`sbx_…`")),
+    request_body(content = Value, example = json!({ "name": "report", "labels": { "team": "a", "old": null }, "expires_at": "2030-01-31T12:00:00.000Z" })),
+    responses((status = 200, description = "the sandbox as it is now"), Update))]
+pub async fn update(
+    State(app): State<Arc<App>>,
+    Caller(context): Caller,
+    Ids(id): Ids<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Json<Value>> {
+    let body = body::json(&app, &headers, body, false).await?;
+    let row = sandbox::update(&app, &context, &id, body).await?;
+    Ok(Json(object(&app, &row, Value::Null)))
+}
+
+/// `POST /v1/sandboxes/{id}/extend_ttl`
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/extend_ttl", tag = "sandboxes",
+    description = "Moves `expires_at` by `extend_by` seconds. Extensions at the same time all count.",
+    params(("id" = String, Path, description = "`sbx_…`"), IdempotencyKey),
+    request_body(content = Value, example = json!({ "extend_by": 3600 })),
+    responses((status = 200, description = "the sandbox as it is now"), Extend))]
+pub async fn extend_ttl(
+    State(app): State<Arc<App>>,
+    Caller(context): Caller,
+    Ids(id): Ids<String>,
+    key: IdempotencyKey,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Response> {
+    let body = body::json(&app, &headers, body, false).await?;
+    let guard = match key.begin(&app, &context, &body).await? {
+        Begun::Replay(answer) => return Ok(answer),
+        Begun::Run(guard) => guard,
+    };
+    let row = match guard.resumes() {
+        Some(id) => find_sandbox(&app, &context, id).await?,
+        None => sandbox::extend_ttl(&app, &context, &id, body, guard.claim()).await?,
+    };
+    guard.finish(&app, &context, StatusCode::OK, &object(&app, &row, Value::Null)).await
+}
+
+/// `POST /v1/sandboxes/{id}/keepalive`
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/keepalive", tag = "sandboxes",
+    description = "Pushes `idle_expires_at`; starts nothing and leaves `expires_at` as it is.",
+    params(("id" = String, Path, description = "`sbx_…`"), IdempotencyKey),
+    responses((status = 200, description = "`{status: \"ok\", sandbox}`"), Living))]
+pub async fn keepalive(
+    State(app): State<Arc<App>>,
+    Caller(context): Caller,
+    Ids(id): Ids<String>,
+    _any_repeat_is_as_good: IdempotencyKey,
+) -> ApiResult<Json<Value>> {
+    let row = sandbox::keepalive(&app, &context, &id).await?;
+    Ok(Json(json!({ "status": "ok", "sandbox": object(&app, &row, Value::Null) })))
+}
+
 /// `POST /v1/sandboxes/{id}/stop`
-#[utoipa::path(post, path = "/v1/sandboxes/{id}/stop", tag = "sandboxes", params(("id" = String, Path, description = "`sbx_…`")), responses((status = 200, description = "stopped"), Change))]
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/stop", tag = "sandboxes",
+    description = "Ends the session; the locker stays. Stopping what does not run is no error.",
+    params(("id" = String, Path, description = "`sbx_…`"), IdempotencyKey),
+    responses((status = 200, description = "`{status: \"stopped\", sandbox}`"), Change))]
 pub async fn stop(
     State(app): State<Arc<App>>,
     Caller(context): Caller,
     Ids(id): Ids<String>,
+    _any_repeat_is_as_good: IdempotencyKey,
 ) -> ApiResult<Json<Value>> {
-    let row = find_sandbox(&app, &context, &id).await?;
-    app.sessions.stop(&row).await?;
-    app.store.clear_failure(&context.tenant, &id).await?;
-    let row = find_sandbox(&app, &context, &id).await?;
+    let row = sandbox::stop(&app, &context, &id).await?;
     Ok(Json(json!({ "status": "stopped", "sandbox": object(&app, &row, Value::Null) })))
+}
+
+/// `POST /v1/sandboxes/{id}/recover`
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/recover", tag = "sandboxes",
+    description = "Forgets why a `failed` sandbox failed and starts it again, without waiting for that. One that has not failed is left as it is.",
+    params(("id" = String, Path, description = "`sbx_…`"), IdempotencyKey),
+    responses((status = 200, description = "`{status: \"ok\", sandbox}`"), Living))]
+pub async fn recover(
+    State(app): State<Arc<App>>,
+    Caller(context): Caller,
+    Ids(id): Ids<String>,
+    _any_repeat_is_as_good: IdempotencyKey,
+) -> ApiResult<Json<Value>> {
+    let row = sandbox::recover(&app, &context, &id).await?;
+    Ok(Json(json!({ "status": "ok", "sandbox": object(&app, &row, Value::Null) })))
 }
 
 /// `DELETE /v1/sandboxes/{id}`
@@ -179,10 +255,10 @@ pub async fn delete(
 
 fn object(app: &App, row: &SandboxRow, containers: Value) -> Value {
     let profile = app.profiles.get(&row.tenant, &row.profile);
-    let idle = profile.as_ref().and_then(|profile| {
-        let ms = i64::try_from(profile.idle_timeout.as_millis()).ok()?;
-        app.sessions.last_used(&row.id)?.checked_add(ms)
-    });
+    let of_profile =
+        || profile.as_ref().and_then(|profile| i64::try_from(profile.idle_timeout.as_millis()).ok());
+    let idle_timeout = row.idle_timeout_ms.or_else(of_profile);
+    let idle = idle_timeout.and_then(|ms| app.sessions.last_used(&row.id)?.checked_add(ms));
     let fetching = profile.and_then(|profile| {
         profile.containers.iter().filter_map(|c| c.image.as_deref()).find_map(|i| app.driver.fetching(i))
     });

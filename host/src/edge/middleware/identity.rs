@@ -1,5 +1,6 @@
-//! Who asks: a key, or nobody where the operator allows that on loopback.
+//! Who asks: a key, a sandbox token, or nobody where the operator allows that on loopback.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -9,14 +10,18 @@ use http::{HeaderMap, HeaderName, header};
 
 use super::RequestIds;
 use crate::app::App;
-use crate::auth::{OpContext, Tenant};
+use crate::auth::token::is_token;
+use crate::auth::{OpContext, Scope, Tenant};
+use crate::credentials::Holder;
 use crate::edge::server::Peer;
 use crate::error::{ApiError, ApiResult, Code};
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const X_OWNER: HeaderName = HeaderName::from_static("x-owner");
+/// How a browser sends a sandbox token: it can set no header of a WebSocket but this one.
+const SUBPROTOCOL: &str = "bearer.";
 
-/// Puts an [`OpContext`] into the request, or answers 401.
+/// Puts an [`OpContext`] into the request, or answers 401; 429 where an address goes on with what is wrong.
 pub async fn authenticate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     match Asked::of(&request).context(&app).await {
         Ok(context) => {
@@ -27,11 +32,30 @@ pub async fn authenticate(State(app): State<Arc<App>>, mut request: Request, nex
     }
 }
 
-/// For routes that need no key but say more to one that has a scope: a good key is noted, any other is as none.
+/// For routes that need no key but say more to one that has a scope: a good key is noted, any other is as none. So is
+/// a sandbox token, which is for routes of its sandbox only.
 pub async fn recognise(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    if let Ok(context) = Asked::of(&request).context(&app).await {
+    if let Ok(context) = Asked::of(&request).context(&app).await
+        && context.grant.is_none()
+    {
         request.extensions_mut().insert(context);
     }
+    next.run(request).await
+}
+
+/// For the admin socket, which only the operator can open: an administrator without a key.
+pub async fn as_operator(mut request: Request, next: Next) -> Response {
+    let Some(ids) = request.extensions().get::<RequestIds>().cloned() else {
+        return ApiError::internal("a request without an id reached the admin socket").into_response();
+    };
+    request.extensions_mut().insert(OpContext {
+        tenant: Tenant::default_tenant(),
+        key_id: None,
+        scopes: vec![Scope::Admin],
+        grant: None,
+        request_id: ids.request_id,
+        client_request_id: ids.client_request_id,
+    });
     next.run(request).await
 }
 
@@ -39,56 +63,67 @@ pub async fn recognise(State(app): State<Arc<App>>, mut request: Request, next: 
 struct Asked {
     ids: Option<RequestIds>,
     headers: HeaderMap,
-    from_loopback: bool,
+    peer: Option<IpAddr>,
 }
 
 impl Asked {
     fn of(request: &Request) -> Self {
         let mut headers = HeaderMap::new();
-        for name in [header::AUTHORIZATION, X_API_KEY, X_OWNER] {
-            if let Some(value) = request.headers().get(&name) {
-                headers.insert(name, value.clone());
+        for name in [header::AUTHORIZATION, X_API_KEY, X_OWNER, header::SEC_WEBSOCKET_PROTOCOL] {
+            for value in request.headers().get_all(&name) {
+                headers.append(&name, value.clone());
             }
         }
         let peer = request.extensions().get::<Peer>();
         Self {
             ids: request.extensions().get().cloned(),
             headers,
-            from_loopback: peer.is_some_and(|peer| peer.0.ip().to_canonical().is_loopback()),
+            peer: peer.map(|peer| peer.0.ip().to_canonical()),
         }
     }
 
     async fn context(self, app: &App) -> ApiResult<OpContext> {
-        let ids =
-            self.ids.ok_or_else(|| ApiError::internal("a request without an id reached authentication"))?;
-        let owner = self.headers.get(X_OWNER);
-        let named = |tenant, key_id, scopes| OpContext {
-            tenant,
-            key_id,
-            scopes,
+        let ids = self
+            .ids
+            .clone()
+            .ok_or_else(|| ApiError::internal("a request without an id reached authentication"))?;
+        let holder = self.holder(app).await?;
+        Ok(OpContext {
+            tenant: holder.tenant,
+            key_id: holder.key_id,
+            scopes: holder.scopes,
+            grant: holder.grant,
             request_id: ids.request_id,
             client_request_id: ids.client_request_id,
-        };
-        if let Some(key) = presented_key(&self.headers)? {
+        })
+    }
+
+    async fn holder(&self, app: &App) -> ApiResult<Holder> {
+        let owner = self.headers.get(X_OWNER);
+        if let Some(presented) = presented(&self.headers)? {
             if owner.is_some() {
                 return Err(owner_refused());
             }
-            let found = app.authenticate_key(&key).await?;
-            return Ok(named(found.tenant, Some(found.id), found.scopes));
+            let found = match presented {
+                Presented::Key(text) => app.authenticate_key(&text).await,
+                Presented::Token(text) => app.authenticate_token(&text).await,
+            };
+            return found.map_err(|error| app.credentials.refusal(error, self.peer));
         }
         if !app.config.server.allow_anonymous {
             return Err(ApiError::new(Code::Unauthorized, "send an API key: Authorization: Bearer <key>"));
         }
         let tenant = match owner {
             None => Tenant::default_tenant(),
-            Some(name) if self.from_loopback => {
+            Some(name) if self.peer.is_some_and(|peer| peer.is_loopback()) => {
                 name.to_str().ok().and_then(Tenant::new).ok_or_else(|| {
                     ApiError::field("X-Owner", "must be 1-63 of a-z, 0-9, `_` and `-`, no sign first")
                 })?
             }
             Some(_) => return Err(owner_refused()),
         };
-        Ok(named(tenant, None, Vec::new()))
+        // Never more than this: whoever reaches the port has it.
+        Ok(Holder { tenant, key_id: None, scopes: vec![Scope::Sandboxes], grant: None })
     }
 }
 
@@ -96,29 +131,120 @@ fn owner_refused() -> ApiError {
     ApiError::field("X-Owner", "only an anonymous caller on loopback may name its tenant; leave it out")
 }
 
-/// The key a client sent, from either header. Two different ones are a mistake worth saying.
-fn presented_key(headers: &HeaderMap) -> ApiResult<Option<String>> {
-    let bad = |what: &str| ApiError::new(Code::Unauthorized, what.to_owned());
-    let bearer = match headers.get(header::AUTHORIZATION) {
-        None => None,
-        Some(value) => {
-            let text = value.to_str().map_err(|_| bad("the Authorization header is not text"))?;
-            let (scheme, key) = text.split_once(' ').unwrap_or((text, ""));
-            if !scheme.eq_ignore_ascii_case("bearer") || key.trim().is_empty() {
-                return Err(bad("use Authorization: Bearer <key>"));
+/// A credential as it came.
+#[derive(PartialEq, Eq)]
+enum Presented {
+    Key(String),
+    Token(String),
+}
+
+/// What a client sent, from any of the three headers. Two that differ are a mistake worth saying.
+fn presented(headers: &HeaderMap) -> ApiResult<Option<Presented>> {
+    let bearer = single(headers, &header::AUTHORIZATION)?.map(bearer).transpose()?;
+    let plain = single(headers, &X_API_KEY)?.map(|text| Presented::Key(text.trim().to_owned()));
+    let mut found = None;
+    for one in [bearer, plain, subprotocol(headers)?].into_iter().flatten() {
+        if found.as_ref().is_some_and(|other| *other != one) {
+            return Err(unauthorized("different keys or tokens were sent; send one"));
+        }
+        found = Some(one);
+    }
+    Ok(found)
+}
+
+fn unauthorized(what: impl Into<String>) -> ApiError {
+    ApiError::new(Code::Unauthorized, what)
+}
+
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> ApiResult<Option<&'h str>> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(unauthorized(format!("the header {name} was sent twice; send it once")));
+    }
+    let text = value.to_str().map_err(|_| unauthorized(format!("the header {name} is not text")))?;
+    Ok(Some(text))
+}
+
+fn bearer(text: &str) -> ApiResult<Presented> {
+    let (scheme, key) = text.split_once(' ').unwrap_or((text, ""));
+    let key = key.trim();
+    if !scheme.eq_ignore_ascii_case("bearer") || key.is_empty() {
+        return Err(unauthorized("use Authorization: Bearer <key>"));
+    }
+    let key = key.to_owned();
+    Ok(if is_token(&key) { Presented::Token(key) } else { Presented::Key(key) })
+}
+
+/// The token among the subprotocols that a WebSocket client offers. A key is refused here whether it is good or not:
+/// it would be a page that holds it.
+fn subprotocol(headers: &HeaderMap) -> ApiResult<Option<Presented>> {
+    let mut found = None;
+    for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
+        // What is not text offers no protocol of ours.
+        let offered = value.to_str().unwrap_or_default().split(',').map(str::trim);
+        for credential in offered.filter_map(|protocol| protocol.strip_prefix(SUBPROTOCOL)) {
+            if !is_token(credential) {
+                return Err(unauthorized("a subprotocol may hold a sandbox token, and never an API key"));
             }
-            Some(key.trim().to_owned())
+            if found.is_some() {
+                return Err(unauthorized("several tokens were offered; offer one"));
+            }
+            found = Some(Presented::Token(credential.to_owned()));
         }
-    };
-    let plain = match headers.get(X_API_KEY) {
-        None => None,
-        Some(value) => {
-            Some(value.to_str().map_err(|_| bad("the X-API-Key header is not text"))?.trim().to_owned())
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(headers: &[(&'static str, &str)]) -> Result<Option<Presented>, Code> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
         }
-    };
-    match (bearer, plain) {
-        (Some(a), Some(b)) if a != b => Err(bad("Authorization and X-API-Key name different keys; send one")),
-        (Some(key), _) | (None, Some(key)) => Ok(Some(key)),
-        (None, None) => Ok(None),
+        presented(&map).map_err(|error| error.code)
+    }
+
+    #[test]
+    fn a_credential_is_found_in_each_of_its_headers() {
+        let key = |text: &str| Some(Presented::Key(text.to_owned()));
+        let token = |text: &str| Some(Presented::Token(text.to_owned()));
+        let ws = "sec-websocket-protocol";
+        for (headers, wanted) in [
+            (vec![], None),
+            (vec![("authorization", "bearer  bay_x")], key("bay_x")),
+            (vec![("authorization", "Bearer bst_x")], token("bst_x")),
+            (vec![("x-api-key", " bay_x ")], key("bay_x")),
+            // The other header is for keys, and a token is none.
+            (vec![("x-api-key", "bst_x")], key("bst_x")),
+            (vec![("authorization", "Bearer bay_x"), ("x-api-key", "bay_x")], key("bay_x")),
+            (vec![(ws, "bay.terminal.v1")], None),
+            (vec![(ws, "bay.terminal.v1, bearer.bst_x")], token("bst_x")),
+            (vec![(ws, "bay.terminal.v1"), (ws, "bearer.bst_x")], token("bst_x")),
+            (vec![(ws, "bearer.bst_x"), ("authorization", "Bearer bst_x")], token("bst_x")),
+        ] {
+            assert!(found(&headers) == Ok(wanted), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_ambiguous_or_in_the_wrong_place_is_refused() {
+        let ws = "sec-websocket-protocol";
+        for headers in [
+            vec![("authorization", "Basic eA==")],
+            vec![("authorization", "Bearer ")],
+            vec![("authorization", "bay_x")],
+            vec![("authorization", "Bearer bay_x"), ("authorization", "Bearer bay_x")],
+            vec![("authorization", "Bearer bay_x"), ("x-api-key", "bay_y")],
+            vec![("authorization", "Bearer bay_x"), (ws, "bearer.bst_x")],
+            vec![(ws, "bearer.bay_x")],
+            vec![(ws, "bearer.")],
+            vec![(ws, "bearer.bst_x, bearer.bst_y")],
+        ] {
+            assert!(found(&headers) == Err(Code::Unauthorized), "{headers:?}");
+        }
     }
 }

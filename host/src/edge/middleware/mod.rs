@@ -1,5 +1,6 @@
 //! What every request passes, outermost first: compression, counting, its id, CORS, the Host and Origin lists, who asks.
 
+mod audit;
 mod cors;
 mod gzip;
 mod identity;
@@ -7,9 +8,10 @@ mod measure;
 mod origin;
 mod request_id;
 
+pub use audit::{Audited, audit};
 pub use cors::{ListedOrigin, cors};
 pub use gzip::gzip;
-pub use identity::{authenticate, recognise};
+pub use identity::{as_operator, authenticate, recognise};
 pub use measure::measure;
 pub use origin::{AllowedHosts, check_origin};
 pub use request_id::{RequestIds, identify};

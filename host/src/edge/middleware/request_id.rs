@@ -31,13 +31,14 @@ pub async fn identify(mut request: Request, next: Next) -> Response {
     // The route's pattern, never the path itself: what a client wrote is not for the log.
     let route = request.extensions().get::<MatchedPath>().map(|m| m.as_str().to_owned());
     let method = request.method().clone();
+    let repeatable = answer::is_repeatable(&method, request.headers());
     let span = tracing::info_span!(
         "request", %request_id, client_request_id = client_request_id.as_deref(), %method, route = route.as_deref(),
     );
     request.extensions_mut().insert(RequestIds { request_id: request_id.clone(), client_request_id });
     let began = Instant::now();
     let response = next.run(request).instrument(span.clone()).await;
-    let mut response = answer::finish(response, &request_id, &method);
+    let mut response = answer::finish(response, &request_id, repeatable);
     span.in_scope(|| {
         let ms = began.elapsed().as_secs_f64() * 1e3;
         tracing::debug!(status = response.status().as_u16(), ms, "done");

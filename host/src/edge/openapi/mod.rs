@@ -4,8 +4,16 @@
 //! A handler's annotation names its path, its bodies, and with [`refusals!`] the error codes that are its own. What
 //! every route may answer is added here.
 
+mod access;
+mod complete;
+mod document;
+mod errors;
+mod operations;
 mod refusals;
+mod shapes;
 
+pub use document::Document;
+pub use operations::{PluginOperation, plugin_operations};
 pub(crate) use refusals::{refusals, responses};
 
 use utoipa::OpenApi;
@@ -14,7 +22,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 /// What the document says of the whole.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Bay", description = "Safe, persistent sandboxes for AI agents."),
+    info(title = "Bay", description = "Safe, persistent sandboxes for AI agents.\n\nEvery answer carries `X-Request-Id`. Every answer but a 2xx is an `Error`, on a path that does not exist (404) and for a method that a path does not have (405) too. Enums in answers are open: take an unknown one as transitional. Another tenant's resource answers exactly as a missing one."),
     modifiers(&Credentials),
     security(("bearer" = []), ("key" = []))
 )]
@@ -29,5 +37,11 @@ impl utoipa::Modify for Credentials {
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
         let key = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
         components.add_security_scheme("key", SecurityScheme::ApiKey(key));
+        let token = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("sandbox token")
+            .description(Some("Of `POST /v1/sandboxes/{id}/tokens`: one sandbox, some of its capabilities."))
+            .build();
+        components.add_security_scheme("sandbox_token", SecurityScheme::Http(token));
     }
 }

@@ -12,7 +12,7 @@ use crate::error::Code;
 macro_rules! refusals {
     ($(#[$doc:meta])* $name:ident: $($code:ident),+ $(,)?) => {
         $(#[$doc])*
-        struct $name;
+        pub(crate) struct $name;
 
         impl ::utoipa::IntoResponses for $name {
             fn responses() -> ::std::collections::BTreeMap<String, ::utoipa::openapi::RefOr<::utoipa::openapi::Response>> {

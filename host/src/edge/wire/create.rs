@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::error::{ApiError, ApiResult};
 
 /// Most labels.
-const MAX_LABELS: usize = 32;
+pub(super) const MAX_LABELS: usize = 32;
 /// Longest label key, in bytes.
 const MAX_LABEL_KEY: usize = 63;
 /// Longest label value, in bytes.
 const MAX_LABEL_VALUE: usize = 256;
 /// Longest name of a sandbox, in bytes.
-const MAX_NAME: usize = 128;
+pub(super) const MAX_NAME: usize = 128;
 /// Most environment variables.
 const MAX_ENV: usize = 128;
 /// Most bytes of the environment in all: it travels in one start-up message.
@@ -54,16 +54,15 @@ pub struct CreateSandbox {
 }
 
 /// Collects complaints while fields are read.
-struct Fields<'b> {
-    body: &'b Map<String, Value>,
+pub(super) struct Fields<'b> {
+    body: &'b Value,
     errors: Vec<(String, String)>,
 }
 
 impl CreateSandbox {
     /// Checks a body; unknown fields are ignored.
     pub fn parse(body: &Value) -> ApiResult<Self> {
-        let empty = Map::new();
-        let mut fields = Fields { body: body.as_object().unwrap_or(&empty), errors: Vec::new() };
+        let mut fields = Fields::of(body);
         let parsed = Self {
             profile: fields.text("profile", MAX_PROFILE),
             locker_id: fields.text("locker_id", MAX_NAME),
@@ -81,27 +80,43 @@ impl CreateSandbox {
         fields.bound("env", parsed.env.len() > MAX_ENV, "at most 128 variables");
         let bytes: usize = parsed.env.iter().map(|(k, v)| k.len() + v.len()).sum();
         fields.bound("env", bytes > MAX_ENV_BYTES, "at most 64 KiB in all");
-        if fields.errors.is_empty() { Ok(parsed) } else { Err(ApiError::fields(&fields.errors)) }
+        fields.checked(parsed)
     }
 }
 
 impl<'b> Fields<'b> {
-    fn complain(&mut self, field: &str, message: impl Into<String>) {
+    /// Of a body that is an object.
+    pub(super) fn of(body: &'b Value) -> Self {
+        Self { body, errors: Vec::new() }
+    }
+
+    /// What was read, unless there were complaints.
+    pub(super) fn checked<T>(self, parsed: T) -> ApiResult<T> {
+        if self.errors.is_empty() { Ok(parsed) } else { Err(ApiError::fields(&self.errors)) }
+    }
+
+    /// About a member of a map: only its key is named, since a value may be a secret.
+    pub(super) fn complain_within(&mut self, field: &str, key: &str, message: &str) {
+        let named = format!("{field}.{}", key.chars().take(MAX_LABEL_KEY).collect::<String>());
+        self.complain(&named, message);
+    }
+
+    pub(super) fn complain(&mut self, field: &str, message: impl Into<String>) {
         self.errors.push((field.to_owned(), message.into()));
     }
 
-    fn bound(&mut self, field: &str, broken: bool, message: &str) {
+    pub(super) fn bound(&mut self, field: &str, broken: bool, message: &str) {
         if broken {
             self.complain(field, message);
         }
     }
 
     /// The field, unless it is missing or null.
-    fn given(&self, field: &str) -> Option<&'b Value> {
+    pub(super) fn given(&self, field: &str) -> Option<&'b Value> {
         self.body.get(field).filter(|v| !v.is_null())
     }
 
-    fn text(&mut self, field: &str, max: usize) -> Option<String> {
+    pub(super) fn text(&mut self, field: &str, max: usize) -> Option<String> {
         match self.given(field)? {
             Value::String(text) if !text.is_empty() && text.len() <= max && !text.contains('\0') => {
                 return Some(text.clone());
@@ -124,7 +139,7 @@ impl<'b> Fields<'b> {
         None
     }
 
-    fn map(
+    pub(super) fn map(
         &mut self,
         field: &str,
         check: fn(&str, &str) -> Result<(), &'static str>,
@@ -136,13 +151,11 @@ impl<'b> Fields<'b> {
             return map;
         };
         for (key, value) in object.iter().take(MAX_ENV + 1) {
-            // Only the key is named: a value may be a secret.
-            let named = format!("{field}.{}", key.chars().take(MAX_LABEL_KEY).collect::<String>());
             match value.as_str().ok_or("must be a string").and_then(|v| check(key, v).map(|()| v)) {
                 Ok(text) => {
                     map.insert(key.clone(), text.to_owned());
                 }
-                Err(message) => self.complain(&named, message),
+                Err(message) => self.complain_within(field, key, message),
             }
         }
         map
@@ -161,7 +174,7 @@ impl<'b> Fields<'b> {
     }
 }
 
-fn label(key: &str, value: &str) -> Result<(), &'static str> {
+pub(super) fn label(key: &str, value: &str) -> Result<(), &'static str> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b'-');
     if key.is_empty() || key.len() > MAX_LABEL_KEY || !key.bytes().all(legal) {
         return Err("keys are 1-63 of letters, digits, `.`, `_`, `/` and `-`");

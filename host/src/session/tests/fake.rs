@@ -19,7 +19,7 @@ use crate::driver::{
     ContainerRef, ContainerSpec, ContainerStatus, Driver, DriverError, Features, Network, Stream,
 };
 use crate::id::Kind;
-use crate::profile::{KnownPlugins, ProfileSet};
+use crate::profile::{KnownPlugins, ProfileSet, Profiles};
 use crate::session::{AdoptReport, SessionEnv, Sessions, adopt};
 use crate::store::{Env, LockerChoice, NewLocker, NewSandbox, SandboxRow, SessionKey, Store};
 use crate::time::now_ms;
@@ -263,6 +263,7 @@ async fn house(store: &Store, fake: &Arc<Fake>) -> House {
         capabilities: vec!["python".to_owned()],
         created_at: now_ms(),
         expires_at: None,
+        claim: None,
     };
     let (sandbox, _) = store.create_sandbox(&tenant(), new, LockerChoice::Managed(locker)).await.unwrap();
     House { sessions: sessions(store, fake), sandbox }
@@ -318,7 +319,7 @@ fn sessions(store: &Store, fake: &Arc<Fake>) -> Arc<Sessions> {
     Sessions::new(Arc::new(SessionEnv {
         driver: Arc::new(FakeDriver(Arc::clone(fake))),
         store: store.clone(),
-        profiles: Arc::new(ProfileSet::load(None, &known).unwrap()),
+        profiles: Arc::new(Profiles::new(ProfileSet::load(None, &known).unwrap())),
         secret: b"secret".to_vec(),
         instance_id: "test".to_owned(),
         start_timeout: Duration::from_secs(5),

@@ -1,27 +1,30 @@
 //! The queries of executions.
 
-use rusqlite::{Connection, Row, named_params};
+use rusqlite::{Connection, Row};
 
 use crate::auth::Tenant;
 use crate::store::error::{Conflict, StoreError};
-use crate::store::page::{Listing, Page};
-use crate::store::row::{Json, MAX_NAME, cap, cap_all, cap_opt, clip, found};
+use crate::store::quota::{self, Quota};
+use crate::store::row::{Json, MAX_NAME, MAX_SCAN, Millis, cap, cap_all, cap_opt, clip, found};
 use crate::store::sandboxes;
 
 use super::{
-    CHUNK, ExecType, ExecutionFilter, ExecutionRow, ExecutionStatus, FinishExecution, MAX_DESCRIPTION,
-    MAX_RESULT, MAX_TEXT, NewExecution,
+    CHUNK, ExecType, ExecutionRow, ExecutionStatus, FinishExecution, MAX_DESCRIPTION, MAX_RESULT, MAX_TEXT,
+    NewExecution,
 };
 
-const COLUMNS: &str = "id, tenant, sandbox_id, session_seq, kernel_seq, exec_type, capability, operation, \
-     status, code, description, tags, output, error, result, result_dropped, success, execution_time_ms, \
-     plugin, plugin_digest, created_at, ended_at";
+const COLUMNS: &str = "e.id, e.tenant, e.sandbox_id, e.session_seq, e.kernel_seq, e.exec_type, e.capability, \
+     e.operation, e.status, e.code, e.description, e.tags, e.output, e.error, e.result, e.result_dropped, e.success, \
+     e.execution_time_ms, e.plugin, e.plugin_digest, e.created_at, e.ended_at, h.notes, h.container, \
+     coalesce(h.listed, 1)";
 /// The same without the result: a page of results could be hundreds of megabytes.
-const BRIEF: &str = "id, tenant, sandbox_id, session_seq, kernel_seq, exec_type, capability, operation, \
-     status, code, description, tags, output, error, NULL, result_dropped, success, execution_time_ms, \
-     plugin, plugin_digest, created_at, ended_at";
+pub(super) const BRIEF: &str = "e.id, e.tenant, e.sandbox_id, e.session_seq, e.kernel_seq, e.exec_type, e.capability, \
+     e.operation, e.status, e.code, e.description, e.tags, e.output, e.error, NULL, e.result_dropped, e.success, \
+     e.execution_time_ms, e.plugin, e.plugin_digest, e.created_at, e.ended_at, h.notes, h.container, \
+     coalesce(h.listed, 1)";
+pub(super) const FROM: &str = "executions e LEFT JOIN history h ON h.execution_id = e.id";
 
-fn read(row: &Row<'_>) -> rusqlite::Result<ExecutionRow> {
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<ExecutionRow> {
     Ok(ExecutionRow {
         id: row.get(0)?,
         tenant: row.get(1)?,
@@ -45,6 +48,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<ExecutionRow> {
         plugin_digest: row.get(19)?,
         created_at: row.get(20)?,
         ended_at: row.get(21)?,
+        notes: row.get(22)?,
+        container: row.get(23)?,
+        listed: row.get(24)?,
     })
 }
 
@@ -53,6 +59,7 @@ pub(super) fn record(db: &Connection, tenant: &Tenant, new: NewExecution) -> Res
         ("id", &new.id),
         ("capability", &new.capability),
         ("operation", &new.operation),
+        ("container", &new.container),
         ("plugin", &new.plugin),
         ("plugin_digest", &new.plugin_digest),
     ] {
@@ -62,6 +69,8 @@ pub(super) fn record(db: &Connection, tenant: &Tenant, new: NewExecution) -> Res
     cap_all("tags", &new.tags)?;
     // Also proves that the sandbox is this tenant's.
     sandboxes::touch(db, tenant, &new.sandbox_id, new.created_at, None)?;
+    quota::room(db, tenant, Quota::Executions, 1)?;
+    quota::room(db, tenant, Quota::HistoryBytes, 1)?;
     let made = db
         .prepare_cached(
             "INSERT INTO executions (id, tenant, sandbox_id, session_seq, exec_type, capability, operation, \
@@ -83,7 +92,15 @@ pub(super) fn record(db: &Connection, tenant: &Tenant, new: NewExecution) -> Res
             &new.plugin_digest,
             new.created_at,
         ))?;
-    if made == 0 { Err(Conflict::IdTaken.into()) } else { Ok(()) }
+    if made == 0 {
+        return Err(Conflict::IdTaken.into());
+    }
+    db.prepare_cached(
+        "INSERT INTO history (execution_id, tenant, sandbox_id, created_at, container, listed) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute((&new.id, tenant, &new.sandbox_id, new.created_at, &new.container, new.listed))?;
+    Ok(())
 }
 
 /// The result as text, or that it is too large to keep.
@@ -127,7 +144,10 @@ pub(super) fn finish(
             |row| row.get::<_, String>(0),
         );
     match sandbox_id {
-        Ok(sandbox_id) => sandboxes::touch(db, tenant, &sandbox_id, end.ended_at, end.idle_expires_at),
+        Ok(sandbox_id) => {
+            weigh(db, id, Some(end.ended_at))?;
+            sandboxes::touch(db, tenant, &sandbox_id, end.ended_at, end.idle_expires_at)
+        }
         Err(rusqlite::Error::QueryReturnedNoRows) => {
             let mut query = db.prepare_cached("SELECT 1 FROM executions WHERE id = ?1 AND tenant = ?2")?;
             found(query.query_row((id, tenant), |_| Ok(())), "execution", id)?;
@@ -135,6 +155,39 @@ pub(super) fn finish(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Notes how much an execution's record holds, and when it ended.
+pub(super) fn weigh(db: &Connection, id: &str, ended_at: Option<Millis>) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "UPDATE history SET ended_at = coalesce(?2, ended_at), bytes = coalesce(length(notes), 0) + \
+         (SELECT coalesce(octet_length(code), 0) + coalesce(octet_length(output), 0) + \
+         coalesce(octet_length(error), 0) + coalesce(octet_length(result), 0) + \
+         coalesce(octet_length(description), 0) + coalesce(octet_length(tags), 0) \
+         FROM executions WHERE id = ?1) WHERE execution_id = ?1",
+    )?
+    .execute((id, ended_at))?;
+    Ok(())
+}
+
+pub(super) fn mark_lost(db: &Connection, at: Millis, reason: &str) -> Result<usize, StoreError> {
+    let gone = "status = 'running' AND NOT EXISTS (SELECT 1 FROM sessions s WHERE \
+         s.sandbox_id = executions.sandbox_id AND s.seq = executions.session_seq AND s.state = 'ready')";
+    db.prepare_cached(&format!(
+        "UPDATE history SET ended_at = ?1 WHERE execution_id IN (SELECT id FROM executions WHERE {gone})"
+    ))?
+    .execute([at])?;
+    let lost =
+        format!("UPDATE executions SET status = 'lost', success = 0, error = ?2, ended_at = ?1 WHERE {gone}");
+    Ok(db.prepare_cached(&lost)?.execute((at, reason))?)
+}
+
+pub(super) fn running(db: &Connection) -> Result<Vec<ExecutionRow>, StoreError> {
+    let mut query = db.prepare_cached(&format!(
+        "SELECT {BRIEF} FROM {FROM} WHERE e.status = 'running' ORDER BY e.id LIMIT {MAX_SCAN}"
+    ))?;
+    let rows = query.query_map([], read)?;
+    Ok(rows.collect::<Result<Vec<_>, _>>()?)
 }
 
 pub(super) fn get(
@@ -145,44 +198,9 @@ pub(super) fn get(
 ) -> Result<ExecutionRow, StoreError> {
     sandboxes::get(db, tenant, sandbox_id)?;
     let mut query = db.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM executions WHERE id = ?1 AND sandbox_id = ?2 AND tenant = ?3"
+        "SELECT {COLUMNS} FROM {FROM} WHERE e.id = ?1 AND e.sandbox_id = ?2 AND e.tenant = ?3"
     ))?;
     found(query.query_row((id, sandbox_id, tenant), read), "execution", id)
-}
-
-pub(super) fn list(
-    db: &Connection,
-    tenant: &Tenant,
-    sandbox_id: &str,
-    filter: &ExecutionFilter,
-    page: &Page,
-) -> Result<Listing<ExecutionRow>, StoreError> {
-    sandboxes::get(db, tenant, sandbox_id)?;
-    let (below_at, below_id) = page.below();
-    let mut query = db.prepare_cached(&format!(
-        "SELECT {BRIEF} FROM executions WHERE sandbox_id = :sandbox AND tenant = :tenant \
-         AND (created_at, id) < (:below_at, :below_id) \
-         AND (:exec_type IS NULL OR exec_type = :exec_type) AND (NOT :success_only OR success = 1) \
-         AND (:tags IS NULL OR tags = :tags) \
-         AND (:described IS NULL OR (description IS NOT NULL) = :described) \
-         ORDER BY created_at DESC, id DESC LIMIT :rows"
-    ))?;
-    let rows = query.query_map(
-        named_params! {
-            ":sandbox": sandbox_id,
-            ":tenant": tenant,
-            ":below_at": below_at,
-            ":below_id": below_id,
-            ":exec_type": filter.exec_type,
-            ":success_only": filter.success_only,
-            ":tags": filter.tags,
-            ":described": filter.has_description,
-            ":rows": page.size() + 1,
-        },
-        read,
-    )?;
-    let rows = rows.collect::<Result<Vec<_>, _>>()?;
-    Ok(Listing::from_rows(rows, page, |row| (row.created_at, &row.id)))
 }
 
 /// Erases some of a deleted sandbox's executions at once; [`Store::erase_deleted_executions`] takes the rest.

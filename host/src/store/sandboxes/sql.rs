@@ -5,8 +5,10 @@ use rusqlite::{Connection, Row, named_params};
 use crate::auth::Tenant;
 use crate::store::error::{Conflict, StoreError};
 use crate::store::executions;
+use crate::store::idempotency;
 use crate::store::lockers::{self, LockerRow};
 use crate::store::page::{Listing, Page};
+use crate::store::quota::{self, Quota};
 use crate::store::row::{Json, MAX_MESSAGE, MAX_NAME, Millis, cap, cap_all, cap_opt, clip, found};
 use crate::store::sessions::{self, SessionKey};
 
@@ -18,16 +20,16 @@ const STATUS_SQL: &str = "CASE WHEN s.expires_at <= :now THEN 'expired' WHEN l.s
 
 pub(super) const COLUMNS: &str = "s.id, s.tenant, s.profile, s.locker_id, s.name, s.labels, s.env, s.capabilities, \
      s.created_at, s.expires_at, s.last_active_at, s.idle_expires_at, s.session_seq, s.generation, s.failure, \
-     s.deleted_at, l.id, l.generation, l.state, l.started_at";
+     s.deleted_at, s.idle_timeout_ms, l.id, l.generation, l.state, l.started_at";
 pub(super) const FROM: &str = "sandboxes s LEFT JOIN sessions l \
      ON l.sandbox_id = s.id AND l.state IN ('starting', 'ready', 'stopping')";
 
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<SandboxRow> {
-    let session = match row.get::<_, Option<String>>(16)? {
+    let session = match row.get::<_, Option<String>>(17)? {
         Some(id) => Some(SessionBrief {
-            key: SessionKey { id, generation: row.get(17)? },
-            state: row.get(18)?,
-            started_at: row.get(19)?,
+            key: SessionKey { id, generation: row.get(18)? },
+            state: row.get(19)?,
+            started_at: row.get(20)?,
         }),
         None => None,
     };
@@ -48,6 +50,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<SandboxRow> {
         generation: row.get(13)?,
         failure: row.get::<_, Option<Json<_>>>(14)?.map(|j| j.0),
         deleted_at: row.get(15)?,
+        idle_timeout_ms: row.get(16)?,
         session,
     })
 }
@@ -61,7 +64,11 @@ pub(in crate::store) fn get(db: &Connection, tenant: &Tenant, id: &str) -> Resul
 }
 
 /// The same, tombstones included.
-pub(super) fn get_any(db: &Connection, tenant: &Tenant, id: &str) -> Result<SandboxRow, StoreError> {
+pub(in crate::store) fn get_any(
+    db: &Connection,
+    tenant: &Tenant,
+    id: &str,
+) -> Result<SandboxRow, StoreError> {
     let mut query =
         db.prepare_cached(&format!("SELECT {COLUMNS} FROM {FROM} WHERE s.id = ?1 AND s.tenant = ?2"))?;
     found(query.query_row((id, tenant), read), "sandbox", id)
@@ -110,12 +117,20 @@ pub(super) fn insert(
     mut new: NewSandbox,
     locker: LockerChoice,
 ) -> Result<(SandboxRow, LockerRow), StoreError> {
+    if let Some(claim) = &new.claim
+        && let Some(made) = idempotency::claim(db, tenant, claim, &new.id)?
+    {
+        let sandbox = get(db, tenant, &made)?;
+        let locker = lockers::get(db, tenant, &sandbox.locker_id)?;
+        return Ok((sandbox, locker));
+    }
     cap("id", &new.id, MAX_NAME)?;
     cap("profile", &new.profile, MAX_NAME)?;
     cap_opt("name", new.name.as_ref(), MAX_NAME)?;
     cap_all("labels", new.labels.iter().flat_map(|(k, v)| [k, v]))?;
     cap_all("env", new.env.0.iter().flat_map(|(k, v)| [k, v]))?;
     cap_all("capabilities", &new.capabilities)?;
+    quota::room(db, tenant, Quota::Sandboxes, 1)?;
     new.capabilities.sort();
     new.capabilities.dedup();
     let locker = match locker {

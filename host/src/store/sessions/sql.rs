@@ -5,8 +5,9 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::auth::Tenant;
 use crate::id::{Kind, container_name};
 use crate::store::error::{Conflict, StoreError};
+use crate::store::quota::{self, Quota};
 use crate::store::row::{Json, MAX_MESSAGE, MAX_NAME, MAX_SCAN, Millis, cap, cap_all, clip, found};
-use crate::store::sandboxes;
+use crate::store::{lockers, sandboxes};
 
 use super::{ContainerRow, MAX_CONTAINERS, NewContainer, SessionKey, SessionRow, SessionState, Transition};
 
@@ -68,13 +69,19 @@ pub(super) fn begin(
     if new.len() > MAX_CONTAINERS {
         return Err(StoreError::TooLarge { field: "containers", max: MAX_CONTAINERS });
     }
-    let sandbox = sandboxes::get(db, tenant, sandbox_id)?;
+    let sandbox = if Kind::Files.is(sandbox_id) {
+        lockers::files::startable(db, tenant, sandbox_id)?
+    } else {
+        sandboxes::get(db, tenant, sandbox_id)?
+    };
     if sandbox.session.is_some() {
         return Err(Conflict::SessionLive.into());
     }
     if let Some(expires_at) = sandbox.expires_at.filter(|expires_at| *expires_at <= at) {
         return Err(Conflict::Expired { expires_at }.into());
     }
+    quota::room(db, tenant, Quota::Running, 1)?;
+    quota::room(db, tenant, Quota::Starting, 1)?;
     let id = Kind::Session.mint();
     let (seq, generation) = (sandbox.session_seq + 1, sandbox.generation + 1);
     let mut containers = Vec::with_capacity(new.len());

@@ -2,6 +2,8 @@
 
 mod crash;
 mod files;
+mod idempotency;
+mod keys;
 mod model;
 mod rows;
 mod workers;
@@ -65,6 +67,7 @@ fn new_sandbox(at: Millis) -> NewSandbox {
         capabilities: vec!["shell".to_owned(), "python".to_owned()],
         created_at: at,
         expires_at: None,
+        claim: None,
     }
 }
 
@@ -103,6 +106,8 @@ fn new_execution(sandbox_id: &str, at: Millis) -> NewExecution {
         code: Some("print(1)".to_owned()),
         description: None,
         tags: None,
+        container: "ship".to_owned(),
+        listed: true,
         plugin: "adapter-ship".to_owned(),
         plugin_digest: "d".repeat(64),
         created_at: at,
