@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::credentials::Credentials;
 use crate::driver::Driver;
 use crate::edge::idempotency::Turns;
-use crate::edge::middleware::AllowedHosts;
+use crate::edge::middleware::{AllowedHosts, RateLimits};
 use crate::execution::Flights;
 use crate::plugins::Plugins;
 use crate::profile::Profiles;
@@ -47,8 +47,12 @@ pub struct App {
     pub failures: Failures,
     /// Requests with the same `Idempotency-Key` run one after the other.
     pub turns: Arc<Turns>,
+    /// Held by whoever does the housekeeping.
+    pub house: tokio::sync::Mutex<()>,
     /// Streams that are open, by tenant.
     pub streams: Streams,
+    /// How often each tenant has asked.
+    pub rates: RateLimits,
 }
 
 /// Most calls in flight: as many as the plugin host runs operations, since each is one.
@@ -113,7 +117,9 @@ impl App {
             failures: Failures::default(),
             flights: Arc::default(),
             turns: Arc::default(),
+            house: tokio::sync::Mutex::default(),
             streams,
+            rates: RateLimits::default(),
         })
     }
 

@@ -24,6 +24,7 @@ use crate::execution::work::Work;
 use crate::execution::{Recorded, Stage, Stages, dispatch};
 use crate::id::Kind;
 use crate::runtime::{CallerRequest, Forwarded};
+use crate::store::Claim;
 
 /// A capability call as the edge understood it.
 pub struct CallRequest {
@@ -39,6 +40,8 @@ pub struct CallRequest {
     pub caller: CallerRequest,
     /// What the client wants of it.
     pub wants: Wants,
+    /// The key of the request, for the record of an execution.
+    pub claim: Option<Claim>,
 }
 
 /// What a client wants of a call.
@@ -70,6 +73,38 @@ pub enum Answer {
     Asleep,
 }
 
+/// A call that is under way by itself.
+#[derive(Debug)]
+pub enum Begun {
+    /// There is an answer already, or one that comes piece by piece.
+    Answered(Answer),
+    /// There will be.
+    Working {
+        /// `exe_…`, where the call is an execution.
+        execution_id: Option<String>,
+        /// How long its client waits.
+        wait: Duration,
+        /// The answer.
+        answered: oneshot::Receiver<ApiResult<Answer>>,
+    },
+}
+
+impl Begun {
+    /// Waits for the answer as long as the client does.
+    pub async fn answer(self) -> ApiResult<Answer> {
+        let (execution_id, wait, answered) = match self {
+            Self::Answered(answer) => return Ok(answer),
+            Self::Working { execution_id, wait, answered } => (execution_id, wait, answered),
+        };
+        match (tokio::time::timeout(wait, answered).await, execution_id) {
+            (Ok(Ok(answer)), _) => answer,
+            (Err(_), Some(execution_id)) => Ok(Answer::Running { execution_id }),
+            (Err(_), None) => Err(dispatch::overdue(wait)),
+            (Ok(Err(_)), _) => Err(dispatch::abandoned()),
+        }
+    }
+}
+
 /// Takes a call all the way. `stages` shows how far it came, whatever the result.
 pub async fn invoke(
     app: &Arc<App>,
@@ -77,7 +112,17 @@ pub async fn invoke(
     call: CallRequest,
     stages: &Arc<Stages>,
 ) -> ApiResult<Answer> {
-    let CallRequest { sandbox_id, capability, operation, input, caller, wants } = call;
+    begin(app, context, call, stages).await?.answer().await
+}
+
+/// Takes a call as far as its record, and sets the rest going.
+pub async fn begin(
+    app: &Arc<App>,
+    context: &OpContext,
+    call: CallRequest,
+    stages: &Arc<Stages>,
+) -> ApiResult<Begun> {
+    let CallRequest { sandbox_id, capability, operation, input, caller, wants, claim } = call;
     let admitted = admit::admit(app, context, &sandbox_id, &capability, &operation, input).await;
     let admitted = passed(stages, Stage::Admit, admitted)?;
     let admitted = passed(stages, Stage::Rules, admit::rules(context, admitted).await)?;
@@ -85,14 +130,16 @@ pub async fn invoke(
     let routed = passed(stages, Stage::Route, admit::route(app, admitted).await)?;
     routed.check_upgrade(caller.upgrade.is_some())?;
     if wants == Wants::AnswerIfAwake && app.sessions.ready(&sandbox_id).is_none() {
-        return Ok(Answer::Asleep);
+        return Ok(Begun::Answered(Answer::Asleep));
     }
     // Work outlives its client, so it is work that is bounded, not connections.
     let slot = dispatch::slot(app)?;
     let stream = routed.is_stream().then(|| app.streams.open(&context.tenant)).transpose()?;
     let execution_id = routed.admitted.is_recorded().then(|| Kind::Execution.mint());
     let flying = execution_id.as_deref().map(|id| app.flights.begin(id));
-    let recorded = Recorded::intend(app, context, &routed, execution_id.clone()).await;
+    let streams = wants == Wants::Events && execution_id.is_some();
+    let stream = streams.then(|| app.streams.open(&context.tenant)).transpose()?;
+    let recorded = Recorded::intend(app, context, &routed, execution_id.clone(), claim).await;
     let recorded = passed(stages, Stage::Record, recorded)?;
     if let Some(id) = &execution_id {
         stages.name(id);
@@ -106,20 +153,15 @@ pub async fn invoke(
         _slot: slot,
         _stream: stream,
     };
-    if wants == Wants::Events && execution_id.is_some() {
-        let (listener, events) = Listener::of(&routed);
+    if let Some(stream) = stream {
+        let (listener, events) = Listener::of(&routed, stream);
         tokio::spawn(work.stream(routed, recorded, caller, listener));
-        return Ok(Answer::Events(events));
+        return Ok(Begun::Answered(Answer::Events(events)));
     }
     let wait = routed.admitted.wait();
     let (answer, answered) = oneshot::channel();
     tokio::spawn(work.run(routed, recorded, caller, answer));
-    match (tokio::time::timeout(wait, answered).await, execution_id) {
-        (Ok(Ok(answer)), _) => answer,
-        (Err(_), Some(execution_id)) => Ok(Answer::Running { execution_id }),
-        (Err(_), None) => Err(dispatch::overdue(wait)),
-        (Ok(Err(_)), _) => Err(dispatch::abandoned()),
-    }
+    Ok(Begun::Working { execution_id, wait, answered })
 }
 
 /// Asks something of an execution that was made before, where it ran; the answer streams.
@@ -144,7 +186,8 @@ pub(crate) async fn follow_up(
     let recorded = Recorded::Known { id: id.to_owned() };
     if wants == Wants::Events {
         let (opened, open) = oneshot::channel();
-        let (listener, events) = Listener::beside(opened);
+        let stream = app.streams.open(&context.tenant)?;
+        let (listener, events) = Listener::beside(opened, stream);
         tokio::spawn(work.stream(routed, recorded, caller, listener));
         return match open.await {
             Ok(open) => open.map(|()| Answer::Events(events)),

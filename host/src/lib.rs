@@ -31,6 +31,7 @@ pub mod store;
 pub mod streams;
 
 pub mod background;
+pub mod reload;
 
 pub mod error;
 pub mod id;

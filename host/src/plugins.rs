@@ -48,7 +48,7 @@ pub enum PluginsError {
 }
 
 /// Every loaded plugin, by the operator's name for it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Plugins {
     rules: BTreeMap<String, Arc<RulesPlugin>>,
     tenant_rules: BTreeMap<Tenant, Vec<Arc<RulesPlugin>>>,
@@ -147,6 +147,18 @@ impl Plugins {
             }
         }
         Ok(())
+    }
+
+    /// The same plugins with what the tenants of another set add to their chains.
+    pub async fn with_tenants(
+        &self,
+        host: &PluginHost,
+        configured: &BTreeMap<String, PluginConfig>,
+        profiles: &ProfileSet,
+    ) -> Result<Self, PluginsError> {
+        let mut plugins = Self { tenant_rules: BTreeMap::new(), ..self.clone() };
+        plugins.load_tenants(host, configured, profiles).await?;
+        Ok(plugins)
     }
 
     /// The chain for a tenant under a profile: the profile's own, then the tenant's.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::auth::OpContext;
+use crate::config::Span;
 use crate::edge::wire::{CreateSandbox, Start};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::execution::admit::{facts, principal};
@@ -54,9 +55,8 @@ pub async fn create(
     } else {
         (wanted, profile)
     };
-    let max_ttl = app.profiles.max_ttl(&context.tenant, &profile).map(|max| max.as_secs());
-    let expires_at = expiry(max_ttl, wanted.ttl)?;
     let now = now_ms();
+    let expires_at = expiry(app.profiles.max_ttl(&context.tenant, &profile), wanted.ttl, now)?;
     let new = NewSandbox {
         id: Kind::Sandbox.mint(),
         profile: profile.id.clone(),
@@ -93,7 +93,8 @@ fn profile(app: &App, context: &OpContext, id: Option<&str>) -> ApiResult<Arc<Pr
 }
 
 /// When it expires: never, unless the client, the tenant or the profile says so.
-fn expiry(max: Option<u64>, ttl: Option<u64>) -> ApiResult<Option<i64>> {
+fn expiry(max: Option<Span>, ttl: Option<u64>, now: Millis) -> ApiResult<Option<i64>> {
+    let max = max.map(|max| max.as_secs());
     let seconds = match (ttl, max) {
         (Some(ttl), Some(max)) if ttl > max => {
             return Err(ApiError::field("ttl", format!("at most {max} seconds are allowed here")));
@@ -103,7 +104,7 @@ fn expiry(max: Option<u64>, ttl: Option<u64>) -> ApiResult<Option<i64>> {
         (None, None) => return Ok(None),
     };
     let ms = i64::try_from(seconds).ok().and_then(|s| s.checked_mul(1000));
-    Ok(ms.and_then(|ms| now_ms().checked_add(ms)))
+    Ok(ms.and_then(|ms| now.checked_add(ms)))
 }
 
 /// What a rule gets to see of a sandbox and its profile.

@@ -210,6 +210,12 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
+    /// The same sandbox on a Bay that was started again, which may listen elsewhere.
+    pub fn again(client: &Client, mut before: Self) -> Self {
+        before.client = client.clone();
+        before
+    }
+
     /// A call beneath the sandbox; an empty `tail` is the sandbox itself.
     pub fn call(&self, method: &str, tail: &str) -> Call {
         let slash = if tail.is_empty() || tail.starts_with('?') { "" } else { "/" };

@@ -46,6 +46,7 @@ pub mod procs;
 pub mod random;
 pub mod sse;
 mod subnet;
+pub mod times;
 pub mod wait;
 pub mod ws;
 

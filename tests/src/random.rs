@@ -14,6 +14,12 @@ impl Random {
         Self(seed)
     }
 
+    /// Another, for a thread of its own: what one draws does not shift what the other does.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        Self(self.draw())
+    }
+
     /// The next number.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);

@@ -27,6 +27,8 @@ Usage: cargo xtask CHORE
   soak [--minutes N]             the tests again and again, with bigger random cases
   soak ship [--minutes N] [--seed N]
                                  kills kernel, shell and Ship at random under load (10 minutes)
+  soak kills [--kills N] [--seed N]
+                                 kills Bay at random under load, and looks for what was lost or done twice (1000)
   fuzz [TARGET] [--minutes N]    libFuzzer on what reads hostile bytes, every target in turn (2 minutes each)
   ci                             exactly what CI runs
 ";
@@ -86,12 +88,24 @@ pub(crate) struct Bench {
 /// `soak`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Soak {
-    /// Only Ship, killed at random; otherwise the whole suite.
-    pub(crate) ship: bool,
-    pub(crate) minutes: u64,
-    /// What repeats a run of Ship's.
+    pub(crate) what: Soaked,
+    /// What repeats a run of Ship's or of Bay's.
     pub(crate) seed: Option<u64>,
 }
+
+/// What is soaked, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Soaked {
+    /// The whole suite, for minutes.
+    Suite(u64),
+    /// Only Ship, killed at random, for minutes.
+    Ship(u64),
+    /// Only Bay, killed this often.
+    Kills(u64),
+}
+
+/// Most kills: some hours of them.
+const MAX_KILLS: u64 = 100_000;
 
 /// `fuzz`.
 #[derive(Debug, PartialEq, Eq)]
@@ -216,19 +230,33 @@ fn bench(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
 }
 
 fn soak(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
-    let (mut ship, mut minutes, mut seed) = (false, None, None);
+    let (mut what, mut minutes, mut kills, mut seed) = (None, None, None, None);
     while let Some(word) = words.next()? {
         match word {
             Long("minutes") => minutes = Some(words.value()?.parse()?),
+            Long("kills") => kills = Some(words.value()?.parse()?),
             Long("seed") => seed = Some(words.value()?.parse()?),
-            Value(value) if !ship && value == "ship" => ship = true,
+            Value(value) if what.is_none() && (value == "ship" || value == "kills") => what = Some(value),
             other => return Err(other.unexpected().into()),
         }
     }
-    if seed.is_some() && !ship {
-        bail!("--seed is for `soak ship`");
-    }
-    Ok(Chore::Soak(Soak { ship, minutes: bounded(minutes.unwrap_or(if ship { 10 } else { 30 }))?, seed }))
+    let soaked = match what {
+        None if seed.is_some() => bail!("--seed is for `soak ship` and `soak kills`"),
+        Some(what) if what == "kills" => {
+            if minutes.is_some() {
+                bail!("--minutes is not for `soak kills`: it has --kills");
+            }
+            let kills = kills.unwrap_or(1000);
+            if !(1..=MAX_KILLS).contains(&kills) {
+                bail!("--kills is 1 to {MAX_KILLS}");
+            }
+            Soaked::Kills(kills)
+        }
+        _ if kills.is_some() => bail!("--kills is for `soak kills`"),
+        Some(_) => Soaked::Ship(bounded(minutes.unwrap_or(10))?),
+        None => Soaked::Suite(bounded(minutes.unwrap_or(30))?),
+    };
+    Ok(Chore::Soak(Soak { what: soaked, seed }))
 }
 
 fn fuzz(mut words: lexopt::Parser) -> anyhow::Result<Chore> {
@@ -277,14 +305,16 @@ mod tests {
     }
 
     #[test]
-    fn a_soak_of_ship_has_its_own_time_and_seed() {
+    fn a_soak_of_a_part_has_its_own_length_and_seed() {
         let soak = |line| match typed(line).unwrap() {
-            Chore::Soak(soak) => (soak.ship, soak.minutes, soak.seed),
+            Chore::Soak(soak) => (soak.what, soak.seed),
             other => panic!("another chore: {other:?}"),
         };
-        assert_eq!(soak("soak"), (false, 30, None));
-        assert_eq!(soak("soak ship"), (true, 10, None));
-        assert_eq!(soak("soak ship --minutes 2 --seed 7"), (true, 2, Some(7)));
+        assert_eq!(soak("soak"), (Soaked::Suite(30), None));
+        assert_eq!(soak("soak ship"), (Soaked::Ship(10), None));
+        assert_eq!(soak("soak ship --minutes 2 --seed 7"), (Soaked::Ship(2), Some(7)));
+        assert_eq!(soak("soak kills"), (Soaked::Kills(1000), None));
+        assert_eq!(soak("soak kills --kills 3 --seed 7"), (Soaked::Kills(3), Some(7)));
         let fuzz = Chore::Fuzz(Fuzz { target: Some("query".into()), minutes: 3 });
         assert_eq!(typed("fuzz query --minutes 3").unwrap(), fuzz);
     }
@@ -327,6 +357,10 @@ mod tests {
             "soak --minutes x",
             "soak --seed 1",
             "soak bay",
+            "soak kills --minutes 1",
+            "soak kills --kills 0",
+            "soak ship --kills 1",
+            "soak ship kills",
             "fuzz a b",
         ] {
             assert!(typed(line).is_err(), "{line}");

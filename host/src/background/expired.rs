@@ -24,6 +24,8 @@ pub struct ExpiredReport {
     pub removed: usize,
     /// Sessions ended that had not ended by themselves.
     pub stopped: usize,
+    /// Expired, and left for their grace or for the next run.
+    pub left: usize,
     /// What could not be done, the first few; tried again by the next run.
     pub errors: Vec<String>,
 }
@@ -46,8 +48,10 @@ pub(super) async fn run(
     let grace = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
     let is_over = move |row: &SandboxRow| row.expires_at.is_some_and(|at| at.saturating_add(grace) <= now);
     let mut due = app.store.list_expired_sandboxes(system, now).await?;
+    let all = due.len();
     due.retain(|row| is_over(row) || row.session.is_some());
     due.truncate(MAX_A_RUN);
+    report.left = all - due.len();
     let mut done = futures::stream::iter(due)
         .map(|row| async move {
             let end = if is_over(&row) {

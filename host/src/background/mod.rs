@@ -8,6 +8,7 @@
 //! - **history** beyond what `[history]` keeps, and **tombstones** past their retention.
 
 mod expired;
+mod gc;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::store::{HistoryLimits, Store, StoreError};
 use crate::time::now_ms;
 
 pub use expired::ExpiredReport;
+pub use gc::{TaskReport, collect};
 
 /// How long a deleted sandbox or locker answers a repeated DELETE with 204.
 const TOMBSTONE_MS: i64 = 24 * 3600 * 1000;
@@ -28,6 +30,48 @@ const TOMBSTONE_MS: i64 = 24 * 3600 * 1000;
 const UNLISTED_MS: i64 = 600 * 1000;
 /// Most rounds of one task in one run; each takes a bounded number of rows.
 const MAX_ROUNDS: usize = 200;
+
+/// What can be asked for by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Sessions that nothing calls.
+    IdleSession,
+    /// Sandboxes whose time is up.
+    ExpiredSandbox,
+    /// Volumes whose lockers are deleted.
+    OrphanLocker,
+    /// Containers that no session has.
+    OrphanContainer,
+    /// Answers kept for repeats.
+    ExpiredIdempotencyKey,
+}
+
+impl Task {
+    /// In the order in which they run.
+    pub const ALL: [Self; 5] = [
+        Self::IdleSession,
+        Self::ExpiredSandbox,
+        Self::OrphanLocker,
+        Self::OrphanContainer,
+        Self::ExpiredIdempotencyKey,
+    ];
+
+    /// As the contract names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::IdleSession => "idle_session",
+            Self::ExpiredSandbox => "expired_sandbox",
+            Self::OrphanLocker => "orphan_locker",
+            Self::OrphanContainer => "orphan_container",
+            Self::ExpiredIdempotencyKey => "expired_idempotency_key",
+        }
+    }
+
+    /// From its name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|task| task.as_str() == text)
+    }
+}
 
 /// What one run did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -44,8 +88,18 @@ pub struct HousekeepingReport {
     pub audit: usize,
 }
 
+impl HousekeepingReport {
+    fn did_something(&self) -> bool {
+        let expired = &self.expired;
+        let done =
+            expired.removed + expired.stopped + self.idempotency_keys + self.executions + self.tombstones;
+        done > 0 || !expired.errors.is_empty()
+    }
+}
+
 /// One run. A task that fails does not keep the others from running; the first error is told after all of them.
 pub async fn keep_house(app: &Arc<App>) -> (HousekeepingReport, Result<(), StoreError>) {
+    let _alone = app.house.lock().await;
     let (system, config) = (SystemContext::for_background(), &app.config.housekeeping);
     let mut report = HousekeepingReport::default();
     let expired = expired::run(app, &system, *config.expired_grace, &mut report.expired).await;
@@ -127,7 +181,7 @@ pub async fn run(app: Arc<App>, ends: CancellationToken) {
             done = keep_house(&app) => done,
             () = ends.cancelled() => return,
         };
-        if report != HousekeepingReport::default() {
+        if report.did_something() {
             tracing::info!(?report, "kept house");
         }
         if let Err(error) = end {

@@ -1,7 +1,9 @@
 //! The command line.
 
 mod admin_client;
+mod config;
 mod key;
+mod profile;
 mod python;
 mod quickstart;
 mod serve;
@@ -29,6 +31,12 @@ enum Command {
     /// Make, list and revoke API keys, whether or not Bay runs.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Look a configuration over.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Look profiles and tenants over.
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
     /// Manage the Python of the local driver's sandboxes.
     #[command(subcommand)]
     Python(python::PythonCommand),
@@ -46,6 +54,8 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => with_runtime(serve::run(args)),
         Command::Quickstart(args) => with_runtime(quickstart::run(args)),
         Command::Key(command) => with_runtime(key::run(command)),
+        Command::Config(command) => config::run(&command),
+        Command::Profile(command) => with_runtime(profile::run(command)),
         Command::Python(command) => python::run(&command),
     };
     match result {

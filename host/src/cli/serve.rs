@@ -28,6 +28,7 @@ use crate::execution::follow;
 use crate::instance::Instance;
 use crate::plugins::Plugins;
 use crate::profile::{KnownPlugins, ProfileSet, Profiles};
+use crate::reload::Reloader;
 use crate::session::{SessionEnv, adopt, recover};
 use crate::store::Store;
 use crate::telemetry;
@@ -58,19 +59,21 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     telemetry::metrics::install()?;
     let listeners = Listeners::bind(&config).await?;
     let address = listeners.main.local_addr()?;
-    let app = build(config, address).await?;
+    let (app, reloader) = build(config, address).await?;
     first_key(&app, args.key_file.as_deref()).await?;
 
     let ends = CancellationToken::new();
     admin_socket(&app, &ends);
     let house = background::run(Arc::clone(&app), ends.clone());
     let house = tokio::spawn(house);
+    let reloads = tokio::spawn(reloader.run(ends.clone()));
     let following = tokio::spawn(follow(Arc::clone(&app), ends.clone()));
     let recovery = tokio::spawn(recover(Arc::clone(&app.sessions), ends.clone()));
 
     listeners.serve(&app).await?;
     ends.cancel();
     house.await?;
+    reloads.await?;
     // Not waited for: it may be asking a driver that does not answer, and the next Bay finds the same work.
     recovery.abort();
     following.abort();
@@ -88,7 +91,7 @@ fn admin_socket(app: &Arc<App>, ends: &CancellationToken) {
     }
 }
 
-async fn build(config: Config, address: SocketAddr) -> anyhow::Result<Arc<App>> {
+async fn build(config: Config, address: SocketAddr) -> anyhow::Result<(Arc<App>, Reloader)> {
     let instance = Instance::open(&config.data_dir)?;
     let store = Store::open(instance.data_dir())?;
     let ship = match &config.ship.path {
@@ -126,7 +129,8 @@ async fn build(config: Config, address: SocketAddr) -> anyhow::Result<Arc<App>> 
     let app = App::new(config, address, env, Arc::new(plugins));
     let report = adopt(&app.sessions, &SystemContext::for_background()).await?;
     tracing::info!(?report, "took over what an earlier Bay left");
-    Ok(app)
+    let reloader = Reloader::new(Arc::clone(&app), host, known);
+    Ok((app, reloader))
 }
 
 async fn driver(config: &Config, instance: &Instance, ship: PathBuf) -> anyhow::Result<Arc<dyn Driver>> {
@@ -157,7 +161,7 @@ async fn driver(config: &Config, instance: &Instance, ship: PathBuf) -> anyhow::
     }
 }
 
-fn host_options(data_dir: &Path, configured: &PluginLimits) -> HostOptions {
+pub(super) fn host_options(data_dir: &Path, configured: &PluginLimits) -> HostOptions {
     let mut options = HostOptions::new(data_dir.join("plugin-cache"));
     let bytes = |size: crate::config::Size| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
     let limits = &mut options.limits;

@@ -2,6 +2,7 @@
 
 mod overlay;
 mod quota;
+mod secrets;
 mod sections;
 mod server;
 mod toml_file;
@@ -109,6 +110,7 @@ impl Config {
             config.data_dir = default_data_dir(&env)?;
         }
         config.check().map_err(|wrong| wrong.shown_in(file.as_ref()))?;
+        secrets::lay_over(&mut config.plugins)?;
         Ok(config)
     }
 
@@ -244,6 +246,7 @@ fn resolve_paths(table: &mut Table, here: &Path) {
     if let Some(Value::Table(plugins)) = table.get_mut("plugins") {
         for (_, plugin) in plugins.iter_mut() {
             resolve(plugin.get_mut("path"));
+            resolve(plugin.get_mut("config_file"));
         }
     }
 }

@@ -1,10 +1,12 @@
-//! The environment over the file: `BAY_SERVER__LISTEN` is `listen` in `[server]`.
+//! The environment over the file: `BAY_SERVER__LISTEN` is `listen` in `[server]`, `BAY_SERVER__LISTEN_FILE` a file with
+//! its value.
 
 use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
 use super::ConfigError;
+use super::secrets;
 use super::sections::Config;
 
 const PREFIX: &str = "BAY_";
@@ -19,7 +21,7 @@ pub(super) fn apply(
     // In the order of their names, whatever order the environment has.
     let vars: BTreeMap<String, String> = env.into_iter().filter(|(name, _)| is_ours(name)).collect();
     for (name, text) in vars {
-        table = set(&table, &name, &text).map_err(|message| ConfigError::Env { name, message })?;
+        table = set_or_read(&table, &name, &text).map_err(|message| ConfigError::Env { name, message })?;
     }
     Ok(table)
 }
@@ -27,6 +29,15 @@ pub(super) fn apply(
 fn is_ours(name: &str) -> bool {
     TOP_LEVEL.contains(&name)
         || name.strip_prefix(PREFIX).is_some_and(|key| key.contains("__") && !key.starts_with("TEST_"))
+}
+
+/// A variable whose name is no key's but for a `_FILE` at its end names the file that holds the value.
+fn set_or_read(table: &Table, name: &str, text: &str) -> Result<Table, String> {
+    let key = name.strip_suffix("_FILE").filter(|key| is_ours(key));
+    match (set(table, name, text), key) {
+        (Err(_), Some(key)) => set(table, key, &secrets::read(text.as_ref())?),
+        (result, _) => result,
+    }
 }
 
 /// The table with one variable set, the first way that fits the key's type: `5` can be a number or a text.

@@ -253,20 +253,38 @@ impl Default for LogConfig {
 }
 
 /// `[plugins.<name>]`: replaces the default of that name, or adds one.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PluginConfig {
     /// The component; relative to the configuration file. Null: the default of that name.
     pub path: Option<PathBuf>,
     /// Handed to the plugin with every call.
     pub config: serde_json::Value,
+    /// A TOML file laid over `config` at start, for what should not stand in `bay.toml`; relative to it.
+    pub config_file: Option<PathBuf>,
     /// False takes a default away.
     pub enabled: bool,
 }
 
 impl Default for PluginConfig {
     fn default() -> Self {
-        Self { path: None, config: serde_json::Value::Object(serde_json::Map::new()), enabled: true }
+        Self {
+            path: None,
+            config: serde_json::Value::Object(serde_json::Map::new()),
+            config_file: None,
+            enabled: true,
+        }
+    }
+}
+
+/// Without `config`, which may hold secrets.
+impl std::fmt::Debug for PluginConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PluginConfig")
+            .field("path", &self.path)
+            .field("config_file", &self.config_file)
+            .field("enabled", &self.enabled)
+            .finish_non_exhaustive()
     }
 }
 

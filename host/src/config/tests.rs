@@ -190,3 +190,98 @@ fn the_listener_has_bounds_and_says_what_is_wrong() {
         assert!(text.contains(words), "{toml}: {text}");
     }
 }
+
+/// The example, as it stands.
+const EXAMPLE: &str = include_str!("../../../bay.example.toml");
+
+/// The example with every setting switched on: those are the lines of which `#` is followed by no space.
+fn switched_on() -> String {
+    let on = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => setting.to_owned(),
+        _ => line.to_owned(),
+    };
+    EXAMPLE.lines().map(on).collect::<Vec<_>>().join("\n")
+}
+
+/// Every key that a table at `at` may have, from what serde says to one that it may not have; none where it is no table
+/// of fixed keys.
+fn keys_of(at: &str) -> Option<Vec<String>> {
+    let text = if at.is_empty() { "zzz = 1".to_owned() } else { format!("[{at}]\nzzz = 1") };
+    let error = TomlFile::of("x", text).parse::<Config>().expect_err(at).to_string();
+    let known = error.split_once("unknown field `zzz`, expected ")?.1.lines().next()?.to_owned();
+    Some(known.split('`').skip(1).step_by(2).map(str::to_owned).collect())
+}
+
+#[test]
+fn the_example_says_every_key_there_is_and_is_good() {
+    let table: Table = toml::from_str(&switched_on()).unwrap();
+    for section in keys_of("").unwrap() {
+        assert!(table.contains_key(&section), "the example has no {section}");
+        let at = if section == "plugins" { "plugins.acme-guard" } else { section.as_str() };
+        let Some(keys) = keys_of(at) else { continue };
+        let place = at.split('.').try_fold(&table, |table, key| table.get(key)?.as_table()).unwrap();
+        for key in keys {
+            assert!(place.contains_key(&key), "the example has no {at}.{key}");
+        }
+    }
+    TomlFile::of("bay.example.toml", EXAMPLE).parse::<Config>().unwrap();
+    let config: Config = TomlFile::of("bay.example.toml", switched_on()).parse().unwrap();
+    config.check().map_err(|wrong| wrong.message).unwrap();
+}
+
+#[test]
+fn what_the_example_shows_is_what_holds() {
+    // Those that hold only when they are set.
+    const SHOWN: [&str; 6] = ["data_dir", "profiles_dir", "quota", "plugins", "plugin_limits", "ship"];
+    let mut table: Table = toml::from_str(&switched_on()).unwrap();
+    for key in SHOWN {
+        table.remove(key).expect(key);
+    }
+    table["docker"].as_table_mut().unwrap().remove("host").unwrap();
+    let shown: Config = table.try_into().unwrap();
+    assert_eq!(format!("{shown:#?}"), format!("{:#?}", Config::default()));
+}
+
+#[test]
+fn secrets_come_from_files_and_stay_out_of_messages() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let listen = at("listen", "127.0.0.1:9\n");
+    let level = at("level", "debug\r\n");
+    let vars = [("BAY_SERVER__LISTEN_FILE", listen.as_str()), ("BAY_LOG__LEVEL_FILE", level.as_str())];
+    let config = load("", &vars).unwrap();
+    assert_eq!((config.server.listen.port(), config.log.level.as_str()), (9, "debug"));
+    for (name, value, part) in [
+        ("BAY_SERVER__LISTEN_FILE", "/does/not/exist", "cannot read /does/not/exist"),
+        ("BAY_SERVER__NOPE_FILE", listen.as_str(), "unknown field `nope`"),
+    ] {
+        let text = refused("", &[(name, value)]);
+        assert!(text.contains(part) && text.contains(name), "{text}");
+    }
+
+    let secret = at("guard.toml", "token = \"hush\"");
+    let toml =
+        format!("[plugins.rules-default]\nconfig = {{ token = \"\", a = 1 }}\nconfig_file = \"{secret}\"");
+    let config = load(&toml, &[]).unwrap();
+    assert_eq!(config.plugins["rules-default"].config, serde_json::json!({ "token": "hush", "a": 1 }));
+    assert!(!format!("{config:?}").contains("hush"));
+    at("guard.toml", "token = hush");
+    let text = refused(&toml, &[]);
+    assert!(text.contains("is not TOML") && !text.contains("hush"), "{text}");
+}
+
+#[test]
+fn a_quota_of_all_is_checked_in_its_place() {
+    let config =
+        load("[quota]\nsandboxes = 5\nrunning = \"unlimited\"", &[("BAY_QUOTA__BURST", "7")]).unwrap();
+    assert_eq!(config.quota.sandboxes, Some(Bound::At(5)));
+    assert_eq!(config.quota.burst, Some(Bound::At(7)));
+    let text = refused("[quota]\nrequests_per_second = 0", &[]);
+    assert!(text.contains("at least 1") && text.contains("bay.toml:2:23"), "{text}");
+    let text = refused("[quota]\nsandbox = 0", &[]);
+    assert!(text.contains("did you mean `sandboxes`?"), "{text}");
+}

@@ -12,11 +12,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::handlers::{
-    admin_keys, audit as audit_log, capabilities, capability, docs, executions, files, history, lockers,
-    metrics, ops, paths, processes, sandboxes, terminal, tokens, transfer,
+    admin_keys, audit as audit_log, capabilities, capability, docs, executions, files, gc, history, lockers,
+    metrics, ops, paths, processes, sandboxes, terminal, tokens, transfer, usage,
 };
 use super::middleware::{
-    as_operator, audit, authenticate, check_origin, cors, gzip, identify, measure, recognise,
+    as_operator, audit, authenticate, check_origin, cors, gzip, identify, limit_rate, measure, recognise,
 };
 use super::openapi::{ApiDoc, Document};
 use crate::app::App;
@@ -64,10 +64,14 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(audit_log::failures))
         .routes(routes!(ops::profiles))
         .routes(routes!(metrics::metrics))
+        .routes(routes!(gc::run))
+        .routes(routes!(gc::status))
+        .routes(routes!(usage::get))
         .routes(routes!(capabilities::list))
         .routes(routes!(admin_keys::create, admin_keys::list))
         .routes(routes!(admin_keys::get, admin_keys::revoke))
         .layer(from_fn_with_state(Arc::clone(&app), audit))
+        .layer(from_fn_with_state(Arc::clone(&app), limit_rate))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate));
     let open = OpenApiRouter::new()
         .routes(routes!(ops::health))

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::auth::OpContext;
 use crate::error::{ApiError, ApiResult};
 use crate::profile::History;
-use crate::store::{ExecutionStatus, FinishExecution, NewExecution, StoreError};
+use crate::store::{Claim, ExecutionStatus, FinishExecution, NewExecution, StoreError};
 use crate::time::now_ms;
 
 /// What the path remembers of a call.
@@ -37,6 +37,7 @@ impl Recorded {
         context: &OpContext,
         routed: &Routed,
         id: Option<String>,
+        claim: Option<Claim>,
     ) -> ApiResult<Self> {
         let Some(id) = id else { return Ok(Self::Unrecorded) };
         let admitted = &routed.admitted;
@@ -56,6 +57,7 @@ impl Recorded {
             listed: !matches!(admitted.profile.history, History::Off),
             plugin: admitted.adapter.plugin.name().to_owned(),
             plugin_digest: admitted.adapter.plugin.digest().to_owned(),
+            claim,
             created_at: now_ms(),
         };
         app.store.record_execution(&context.tenant, intent).await?;

@@ -23,6 +23,7 @@ use super::{Recorded, Stage};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::runtime::{CallerRequest, Forwarded, Tap};
 use crate::session::Lease;
+use crate::streams::StreamGuard;
 
 /// Pieces between us and the client.
 const PIECES: usize = 8;
@@ -43,6 +44,8 @@ pub(crate) struct Listener {
     interrupt: bool,
     /// Told once whether there are events at all, where the client's answer waits for that.
     opened: Option<oneshot::Sender<ApiResult<()>>>,
+    /// The tenant's place for a stream, as long as there is somebody to send to.
+    _place: StreamGuard,
 }
 
 /// How far the runtime's own stream came.
@@ -54,16 +57,16 @@ struct Relayed {
 
 impl Listener {
     /// Of an execution's own client. The second is what it reads.
-    pub(crate) fn of(routed: &Routed) -> (Self, Events) {
+    pub(crate) fn of(routed: &Routed, place: StreamGuard) -> (Self, Events) {
         let (out, events) = mpsc::channel(PIECES);
         let interrupt = routed.admitted.input["on_disconnect"] != "continue";
-        (Self { out, interrupt, opened: None }, events)
+        (Self { out, interrupt, opened: None, _place: place }, events)
     }
 
     /// Of another, whose going means nothing. `opened` is told whether there is something to read.
-    pub(crate) fn beside(opened: oneshot::Sender<ApiResult<()>>) -> (Self, Events) {
+    pub(crate) fn beside(opened: oneshot::Sender<ApiResult<()>>, place: StreamGuard) -> (Self, Events) {
         let (out, events) = mpsc::channel(PIECES);
-        (Self { out, interrupt: false, opened: Some(opened) }, events)
+        (Self { out, interrupt: false, opened: Some(opened), _place: place }, events)
     }
 
     /// False once the client is gone, or takes nothing for too long.

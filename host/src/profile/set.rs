@@ -54,6 +54,17 @@ impl ProfileSet {
         Self::build(profiles, tenants, known)
     }
 
+    /// Reads one profile by itself; of one that lies in `tenants/`, the whole directory above, because a tenant's file
+    /// says nothing without the profiles.
+    pub fn load_file(file: &Path, known: &KnownPlugins) -> Result<Self, ProfileErrors> {
+        let parent = file.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "tenants"));
+        if let Some(above) = parent.and_then(Path::parent) {
+            return Self::load(Some(above), known);
+        }
+        let file = TomlFile::read(file).map_err(|e| ProfileErrors(vec![e]))?;
+        Self::build(vec![file], Vec::new(), known)
+    }
+
     /// From files that were read.
     pub(super) fn build(
         profiles: Vec<TomlFile>,
@@ -119,6 +130,11 @@ impl ProfileSet {
     /// Every profile, for checks that concern no tenant.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Profile>> {
         self.profiles.values()
+    }
+
+    /// Tenants that have a file.
+    pub fn tenants(&self) -> impl Iterator<Item = &Tenant> {
+        self.tenants.keys()
     }
 
     /// What tenants add to their chains of rules: tenant, plugin, configuration.

@@ -1,8 +1,9 @@
 use std::path::Path;
 
 use crate::auth::Tenant;
-use crate::config::TomlFile;
+use crate::config::{Bound, QuotaConfig, TomlFile};
 use crate::driver::Network;
+use crate::store::Quota;
 
 use super::types::matches;
 use super::*;
@@ -266,4 +267,54 @@ fn patterns() {
     {
         assert!(!matches(pattern, text), "{pattern} {text}");
     }
+}
+
+#[test]
+fn a_tenants_file_bounds_what_it_may_have() {
+    let file = "id = \"acme\"\nmax_ttl = \"1h\"\n[quota]\nsandboxes = 3\nstreams = \"unlimited\"\nrequests_per_second = 5";
+    let set = build(&[&format!("max_ttl = \"1d\"\n{GOOD}")], &[file]).unwrap();
+    let all =
+        QuotaConfig { sandboxes: Some(Bound::At(7)), running: Some(Bound::At(2)), ..QuotaConfig::default() };
+    let quotas = set.quotas(all);
+    let (acme, other) = (tenant("acme"), tenant("other"));
+    assert_eq!(quotas.of(&acme).of(Quota::Sandboxes), Some(3));
+    assert_eq!(quotas.of(&acme).of(Quota::Running), Some(2));
+    assert_eq!(quotas.of(&acme).of(Quota::Streams), None);
+    assert_eq!(quotas.of(&other).of(Quota::Sandboxes), Some(7));
+    assert_eq!(set.rate(&acme, all).map(|rate| rate.burst.get()), Some(5));
+    assert_eq!(set.rate(&other, all), None);
+    let profile = set.get(&acme, "one").unwrap();
+    assert_eq!(set.max_ttl(&acme, &profile).map(|ttl| ttl.as_secs()), Some(3600));
+    assert_eq!(set.max_ttl(&other, &profile).map(|ttl| ttl.as_secs()), Some(86_400));
+    for (from, to, parts) in [
+        ("sandboxes = 3", "sandboxes = -3", ["cannot be negative", "t0.toml:4:13"]),
+        ("sandboxes = 3", "sandbox = 3", ["did you mean `sandboxes`?", "t0.toml:4:1"]),
+        ("_second = 5", "_second = 0", ["at least 1", "t0.toml:6:23"]),
+        ("\"1h\"", "\"0s\"", ["at once", "t0.toml:2:11"]),
+    ] {
+        let text = refused(&[GOOD], &[&file.replace(from, to)]);
+        for part in parts {
+            assert!(text.contains(part), "{to}: no {part:?} in\n{text}");
+        }
+    }
+}
+
+#[test]
+fn one_file_is_checked_alone_and_a_tenants_with_its_profiles() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("tenants")).unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let good = write("one.toml", GOOD);
+    write("bad.toml", "id =");
+    assert_eq!(ProfileSet::load_file(&good, &known()).unwrap().all().count(), 1);
+    let acme = write("tenants/acme.toml", "id = \"acme\"\nprofiles = [\"one\"]");
+    let text = ProfileSet::load_file(&acme, &known()).unwrap_err().to_string();
+    assert!(text.contains("bad.toml:1:5"), "{text}");
+    std::fs::remove_file(dir.path().join("bad.toml")).unwrap();
+    let set = ProfileSet::load_file(&acme, &known()).unwrap();
+    assert_eq!(set.tenants().map(Tenant::as_str).collect::<Vec<_>>(), ["acme"]);
 }

@@ -37,18 +37,19 @@ fn about(row: &SandboxRow) -> impl Fn(StoreError) -> ApiError {
 }
 
 /// The latest moment at which this sandbox may end.
-fn latest(row: &SandboxRow, profile: &Profile) -> Millis {
-    let longest = profile.max_ttl.and_then(|max| i64::try_from(max.as_millis()).ok());
+fn latest(app: &App, row: &SandboxRow, profile: &Profile) -> Millis {
+    let longest =
+        app.profiles.max_ttl(&row.tenant, profile).and_then(|max| i64::try_from(max.as_millis()).ok());
     longest.map_or(LAST_MOMENT, |max| row.created_at.saturating_add(max).min(LAST_MOMENT))
 }
 
 /// Applies a merge patch.
 pub async fn update(app: &App, context: &OpContext, id: &str, body: Value) -> ApiResult<SandboxRow> {
     let (row, profile) = living(app, context, id).await?;
-    let checked = patch(&body, &row, &profile)?;
+    let checked = patch(app, &body, &row, &profile)?;
     let asked = Asked::of(&row, Some(&profile));
     let (body, amended) = permitted(app, context, asked, "sandbox.update", body).await?;
-    let checked = if amended { patch(&body, &row, &profile)? } else { checked };
+    let checked = if amended { patch(app, &body, &row, &profile)? } else { checked };
     let updated =
         app.store.update_sandbox(&context.tenant, id, checked, now_ms()).await.map_err(about(&row))?;
     app.sessions.refresh(id);
@@ -56,19 +57,19 @@ pub async fn update(app: &App, context: &OpContext, id: &str, body: Value) -> Ap
 }
 
 /// The patch as the store takes it, with what only the profile can say of it.
-fn patch(body: &Value, row: &SandboxRow, profile: &Profile) -> ApiResult<SandboxPatch> {
+fn patch(app: &App, body: &Value, row: &SandboxRow, profile: &Profile) -> ApiResult<SandboxPatch> {
     let wanted = UpdateSandbox::parse(body)?;
     let mut errors = Vec::new();
     let mut complain = |field: &str, message: String| errors.push((field.to_owned(), message));
     match wanted.expires_at {
-        Some(None) if profile.max_ttl.is_some() => {
-            complain("expires_at", "the profile lets no sandbox live for ever".to_owned());
+        Some(None) if app.profiles.max_ttl(&row.tenant, profile).is_some() => {
+            complain("expires_at", "no sandbox may live for ever here".to_owned());
         }
         Some(Some(at)) if at <= now_ms() => {
             complain("expires_at", "is not in the future; DELETE ends a sandbox now".to_owned());
         }
-        Some(Some(at)) if at > latest(row, profile) => {
-            let latest = rfc3339(latest(row, profile));
+        Some(Some(at)) if at > latest(app, row, profile) => {
+            let latest = rfc3339(latest(app, row, profile));
             complain("expires_at", format!("this sandbox may live until {latest} at most"));
         }
         Some(_) | None => {}
@@ -109,7 +110,7 @@ pub async fn extend_ttl(
     let (body, amended) = permitted(app, context, asked, "sandbox.extend_ttl", body).await?;
     let wanted = if amended { ExtendBody::parse(&body)? } else { wanted };
     let by = i64::try_from(wanted.extend_by).unwrap_or(i64::MAX).saturating_mul(1000);
-    let latest = latest(&row, &profile);
+    let latest = latest(app, &row, &profile);
     let longer = ExtendTtl { by, latest, at: now_ms(), claim };
     let extended = app.store.extend_sandbox(&context.tenant, id, longer).await.map_err(about(&row))?;
     app.sessions.refresh(id);

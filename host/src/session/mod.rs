@@ -22,6 +22,6 @@ pub use adopt::AdoptReport;
 pub(crate) use adopt::remove_locker;
 pub use env::SessionEnv;
 pub use live::{Checked, Lease, Live, LiveContainer, View};
-pub use recover::{adopt, recover};
+pub use recover::{adopt, reconcile, recover};
 pub use registry::{SessionError, Sessions};
 pub use state::Phase;

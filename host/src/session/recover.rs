@@ -45,6 +45,11 @@ pub async fn adopt(sessions: &Arc<Sessions>, system: &SystemContext) -> Result<A
     Ok(AdoptReport { executions, ..report })
 }
 
+/// One pass now, whatever the time. Idempotent, and harmless beside another.
+pub async fn reconcile(sessions: &Arc<Sessions>, system: &SystemContext) -> Result<AdoptReport, StoreError> {
+    pass(sessions, system).await
+}
+
 /// Goes on with it until told to end.
 pub async fn recover(sessions: Arc<Sessions>, ends: CancellationToken) {
     let system = SystemContext::for_background();

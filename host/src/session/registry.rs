@@ -155,6 +155,13 @@ impl Sessions {
         self.tasks().get(sandbox_id).is_some_and(|h| h.activity.is_in_use())
     }
 
+    /// As [`Sessions::refresh`], of all.
+    pub fn refresh_all(&self) {
+        for handle in self.tasks().values() {
+            let _full = handle.commands.try_send(Command::Refresh);
+        }
+    }
+
     /// The session that is ready now, if one is; starts nothing.
     pub fn ready(&self, sandbox_id: &str) -> Option<Lease> {
         let tasks = self.tasks();

@@ -9,6 +9,7 @@ use crate::auth::{SystemContext, Tenant};
 
 use super::Store;
 use super::error::StoreError;
+use super::idempotency::Claim;
 use super::row::{Millis, text_enum};
 use super::worker::Outlives;
 
@@ -156,6 +157,8 @@ pub struct NewExecution {
     pub plugin: String,
     /// Its digest.
     pub plugin_digest: String,
+    /// The key of the request that asks for it, where it has one: noted in the same transaction.
+    pub claim: Option<Claim>,
     /// Now; also noted as the sandbox's last activity.
     pub created_at: Millis,
 }

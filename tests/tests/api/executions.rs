@@ -27,6 +27,9 @@ fn an_execution_is_a_resource_of_its_own() {
 
     past_the_wait(&sandbox);
     client_gone(&sandbox);
+    output_by_range(&sandbox);
+    cancelled(&sandbox);
+    reserved(&sandbox);
 }
 
 fn past_the_wait(sandbox: &Sandbox) {
@@ -52,6 +55,105 @@ fn client_gone(sandbox: &Sandbox) {
     sandbox.write("go2", "");
     // Only a stream is interrupted when its reader leaves.
     until("the work goes on without its caller", Duration::from_secs(10), || exists("trace").then_some(()));
+}
+
+fn output_by_range(sandbox: &Sandbox) {
+    let ran = sandbox.shell("seq 1 400000; echo oops >&2");
+    assert_eq!(ran["truncated"], true);
+    let tail = format!("executions/{}/output", ran["execution_id"].as_str().unwrap());
+    let whole: String = (1..=400_000).map(|n| format!("{n}\n")).collect();
+    let all = sandbox.call("GET", &tail).send();
+    assert_eq!((all.status, all.body.len()), (200, whole.len()), "{}", all.brief());
+    assert!(all.body == whole.as_bytes());
+    assert_eq!(all.header("x-output-total"), Some(whole.len().to_string().as_str()));
+    let part = sandbox.call("GET", &tail).header("Range", "bytes=1500000-1500009").send();
+    assert_eq!((part.status, part.text().as_str()), (206, &whole[1_500_000..1_500_010]));
+    let end = whole.len() - 7;
+    let rest = sandbox.call("GET", &tail).query("offset", &end.to_string()).send();
+    assert_eq!((rest.status, rest.text().as_str()), (200, &whole[end..]));
+    let stderr = sandbox.call("GET", &tail).query("stream", "stderr").send();
+    assert_eq!(stderr.text(), "oops\n");
+    sandbox.call("GET", &tail).header("Range", "bytes=99999999-").error(416, "range_not_satisfiable");
+    sandbox.call("GET", &tail).query("stream", "stdin").bad_fields(&["stream"]);
+    sandbox.call("GET", &tail).query("offset", "-1").bad_fields(&["offset"]);
+}
+
+fn cancelled(sandbox: &Sandbox) {
+    let body = json!({ "command": "echo begun; sleep 600", "timeout": 600, "wait": 0 });
+    let early = sandbox.post("shell/exec", &body).send().expect(202);
+    let tail = format!("executions/{}", early["execution_id"].as_str().unwrap());
+    sandbox.call("POST", &format!("{tail}/cancel")).send().expect(200);
+    let ended = finished(sandbox, &tail);
+    assert_eq!((&ended["status"], &ended["success"]), (&json!("failed"), &json!(false)), "{ended}");
+    let again = sandbox.call("POST", &format!("{tail}/cancel")).send().expect(200);
+    assert_eq!(again["status"], "failed", "what has ended stays as it ended: {again}");
+    sandbox.call("POST", "executions/exe_00000000000000000000000000/cancel").error(404, "not_found");
+}
+
+/// What Bay's own routes ask of an adapter is no capability of a sandbox.
+fn reserved(sandbox: &Sandbox) {
+    for tail in ["executions/output", "executions/cancel"] {
+        sandbox.post(tail, &json!({})).error(405, "method_not_allowed");
+    }
+    assert!(!sandbox.show()["capabilities"].as_array().unwrap().contains(&json!("executions")));
+}
+
+#[test]
+fn a_key_runs_an_execution_once() {
+    let bay = Bay::start(Options::default().tenant("other"));
+    let sandbox = bay.api().sandbox(json!({ "profile": "shell-only" }));
+    let keyed = |key: &str, body: &Value| sandbox.post("shell/exec", body).header("Idempotency-Key", key);
+    let count = json!({ "command": "echo x >> runs; wc -l < runs" });
+    let first = keyed("one", &count).send();
+    let ran = first.expect(200);
+    assert!(first.header("idempotency-replayed").is_none());
+    let again = keyed("one", &count).send();
+    assert_eq!((again.status, &again.body), (200, &first.body), "byte for byte");
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    keyed("one", &json!({ "command": "true" })).error(409, "conflict");
+    assert_eq!(sandbox.read("runs"), "x\n");
+
+    let slow =
+        json!({ "command": "echo y >> runs; until [ -e on ]; do sleep 0.01; done; echo end", "wait": 0 });
+    let id = keyed("two", &slow).send().expect(202)["execution_id"].clone();
+    let attached = keyed("two", &slow).send();
+    assert_eq!(attached.expect(202)["execution_id"], id, "a repeat attaches");
+    sandbox.write("on", "");
+    let tail = format!("executions/{}", id.as_str().unwrap());
+    finished(&sandbox, &tail);
+    let ended = keyed("two", &slow).send().expect(200);
+    assert_eq!((&ended["execution_id"], &ended["stdout"]), (&id, &json!("end\n")), "{ended}");
+    assert_eq!(sandbox.read("runs"), "x\ny\n");
+    assert_eq!(ran["stdout"].as_str().map(str::trim), Some("1"));
+
+    let theirs = bay.as_tenant("other").sandbox(json!({ "profile": "shell-only" }));
+    let other = theirs.post("shell/exec", &count).header("Idempotency-Key", "one").send();
+    assert!(other.header("idempotency-replayed").is_none(), "a key is its tenant's own");
+}
+
+#[test]
+fn executions_outlive_bay_where_their_session_does() {
+    let mut bay = Bay::start(Options::default());
+    let api = bay.api();
+    let sandbox = api.sandbox(json!({ "profile": "shell-only" }));
+    let body =
+        json!({ "command": "until [ -e go ]; do sleep 0.01; done; echo went", "timeout": 300, "wait": 0 });
+    let early = sandbox.post("shell/exec", &body).send().expect(202);
+    let tail = format!("executions/{}", early["execution_id"].as_str().unwrap());
+    until("it has come to its session", Duration::from_secs(20), || {
+        let record = sandbox.call("GET", &tail).send().expect(200);
+        record["session_seq"].is_u64().then_some(())
+    });
+    bay.kill();
+    bay.start_again();
+    let sandbox = Sandbox::again(&bay.api(), sandbox);
+    sandbox.write("go", "");
+    let ended = finished(&sandbox, &tail);
+    assert_eq!(
+        (&ended["status"], &ended["result"]["stdout"]),
+        (&json!("succeeded"), &json!("went\n")),
+        "{ended}"
+    );
 }
 
 fn finished(sandbox: &Sandbox, tail: &str) -> Value {

@@ -3,22 +3,9 @@
 use std::time::Duration;
 
 use bay_tests::config::Profile;
+use bay_tests::times::millis;
 use bay_tests::{Bay, Client, Options, Sandbox, form, until};
 use serde_json::{Value, json};
-
-/// A time in milliseconds, as far as tests need it: times are compared as text, or by their distance.
-fn millis(time: &Value) -> i64 {
-    let text = time.as_str().unwrap_or_else(|| panic!("{time} is not a time"));
-    assert!(form::is_time(text), "{text}");
-    let number = |from: usize, to: usize| text[from..to].parse::<i64>().expect("digits");
-    // Days since 1970-01-01, by the civil calendar.
-    let (y, m, d) = (number(0, 4), number(5, 7), number(8, 10));
-    let y = if m <= 2 { y - 1 } else { y };
-    let (era, doy) = (y.div_euclid(400), (153 * ((m + 9) % 12) + 2) / 5 + d - 1);
-    let yoe = y.rem_euclid(400);
-    let days = era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468;
-    (((days * 24 + number(11, 13)) * 60 + number(14, 16)) * 60 + number(17, 19)) * 1000 + number(20, 23)
-}
 
 fn lazy(api: &Client, more: Value) -> Sandbox {
     let mut body = json!({ "profile": "shell-only", "start": "lazy" });
@@ -146,8 +133,7 @@ fn an_expiry_is_set_shortened_and_taken_away_within_the_profiles_bound() {
 
 #[test]
 fn an_expiry_that_is_moved_moves_the_end_of_a_running_session() {
-    let house = json!({ "housekeeping": { "every": "1s", "expired_grace": "3s" } });
-    let bay = Bay::start(Options::default().config(house));
+    let bay = Bay::start(Options::default());
     let api = bay.api();
     let sandbox = api.sandbox(json!({ "profile": "shell-only", "start": "wait" }));
     assert_eq!(sandbox.show()["expires_at"], Value::Null);
@@ -173,11 +159,24 @@ fn an_expiry_that_is_moved_moves_the_end_of_a_running_session() {
     assert_eq!(stopped["sandbox"]["status"], "expired");
     let listed = api.list("/v1/sandboxes?status=expired");
     assert_eq!((listed.len(), &listed[0]["id"]), (1, &json!(sandbox.id)));
-    // After the grace it is gone, with its locker, and a DELETE finds the tombstone.
+}
+
+#[test]
+fn what_expired_is_removed_after_its_grace_and_leaves_a_tombstone() {
+    let house = json!({ "housekeeping": { "every": "1s", "expired_grace": "0s" } });
+    let bay = Bay::start(Options::default().config(house));
+    let sandbox = lazy(&bay.api(), json!({ "ttl": 1 }));
+    let lives = lazy(&bay.api(), json!({ "ttl": 3600 }));
     until("it is removed", Duration::from_secs(15), || {
         (sandbox.call("GET", "").send().status == 404).then_some(())
     });
-    assert_eq!(sandbox.call("DELETE", "").send().status, 204);
+    for _ in 0..2 {
+        assert_eq!(sandbox.call("DELETE", "").send().status, 204);
+    }
+    assert_eq!(lives.show()["status"], "idle");
+    lives.call("DELETE", "").send();
+    let never = format!("/v1/sandboxes/sbx_{}", "0".repeat(26));
+    bay.api().call("DELETE", &never).error(404, "not_found");
 }
 
 /// A time `seconds` from now, by Bay's clock.
@@ -187,17 +186,16 @@ fn in_seconds(api: &Client, seconds: i64) -> String {
 }
 
 #[test]
-fn a_longer_life_outlives_the_first_ttl() {
+fn a_running_session_outlives_an_end_that_was_put_off() {
     let bay = Bay::start(Options::default());
-    let sandbox = bay.api().sandbox(json!({ "profile": "shell-only", "start": "wait", "ttl": 4 }));
-    let first = millis(&sandbox.show()["expires_at"]);
+    let api = bay.api();
+    let sandbox = api.sandbox(json!({ "profile": "shell-only", "start": "wait" }));
+    let clock = lazy(&api, json!({ "ttl": 3 }));
+    patch(&sandbox, json!({ "expires_at": clock.show()["expires_at"] })).send().expect(200);
     sandbox.post("extend_ttl", &json!({ "extend_by": 600 })).send().expect(200);
-    // Another sandbox of the same moment shows that the first TTL has passed.
-    let clock = lazy(&bay.api(), json!({ "ttl": 4 }));
     until("the first end has passed", Duration::from_secs(15), || {
         (clock.show()["status"] == "expired").then_some(())
     });
-    assert!(millis(&clock.show()["expires_at"]) >= first);
     let ran = sandbox.shell("true");
     assert_eq!((&ran["success"], &ran["session_seq"]), (&json!(true), &json!(1)), "{ran}");
 }
@@ -205,7 +203,7 @@ fn a_longer_life_outlives_the_first_ttl() {
 #[test]
 fn a_keepalive_puts_idleness_off_and_starts_nothing() {
     let short =
-        Profile::shell().named("short").with(json!({ "idle_timeout": "3s", "idle_timeout_max": "10m" }));
+        Profile::shell().named("short").with(json!({ "idle_timeout": "4s", "idle_timeout_max": "10m" }));
     let bay = Bay::start(Options::default().profile(short));
     let api = bay.api();
     let idle = lazy(&api, json!({ "ttl": 3600 }));

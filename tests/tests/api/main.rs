@@ -7,6 +7,8 @@ mod executions;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod idempotency;
 #[cfg(test)]
 mod lifecycle;
@@ -16,6 +18,10 @@ mod lockers;
 mod ops;
 #[cfg(test)]
 mod python;
+#[cfg(test)]
+mod quotas;
+#[cfg(test)]
+mod reload;
 #[cfg(test)]
 mod sandboxes;
 #[cfg(test)]

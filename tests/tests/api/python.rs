@@ -214,8 +214,10 @@ fn expectations(sandbox: &Sandbox) {
         sandbox.post("python/exec", &body)
     };
     with("expect_session").error(409, "state_lost");
-    // Not in this version; what it cannot promise it must not ignore.
-    with("expect_kernel").bad_fields(&["expect_kernel"]);
+    with("expect_kernel").error(409, "state_lost");
+    let kernel = sandbox.python("1")["kernel_seq"].clone();
+    let same = json!({ "code": "1", "expect_kernel": kernel });
+    assert_eq!(sandbox.post("python/exec", &same).send().expect(200)["success"], true);
     assert_eq!(sandbox.python_ok("'ran' in globals()"), "False");
     let right = json!({ "code": "1", "expect_session": 1 });
     assert_eq!(sandbox.post("python/exec", &right).send().expect(200)["success"], true);

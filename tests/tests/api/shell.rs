@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bay_tests::{Bay, Options, Sandbox, form};
+use bay_tests::{Bay, Options, Sandbox, form, until};
 use serde_json::{Value, json};
 
 #[test]
@@ -127,4 +127,45 @@ fn timeouts(sandbox: &Sandbox) {
     assert!(answer.took < Duration::from_secs(10), "{:?}", answer.took);
     let alive = sandbox.shell_ok("for p in $(cat pids); do kill -0 $p 2>/dev/null && echo $p; done; true");
     assert_eq!(alive, "", "the group outlived its timeout");
+}
+
+#[test]
+fn what_runs_in_the_background_is_listed_read_fed_and_killed() {
+    let bay = Bay::start(Options::default().tenant("other"));
+    let sandbox = bay.api().sandbox(json!({ "profile": "shell-only", "start": "lazy" }));
+    let none = sandbox.call("GET", "shell/processes").send().expect(200);
+    assert_eq!(none, json!({ "processes": [] }), "and nothing was started for it");
+    assert_eq!(sandbox.show()["status"], "idle");
+    sandbox.call("GET", "shell/processes/proc_1").error(404, "not_found");
+
+    let body = json!({ "command": "echo up; read line; echo got $line; sleep 600", "background": true });
+    let begun = sandbox.post("shell/exec", &body).send().expect(200);
+    assert_eq!((&begun["success"], &begun["exit_code"]), (&json!(true), &Value::Null), "{begun}");
+    let id = begun["process_id"].as_str().expect("a process id").to_owned();
+    let listed = sandbox.call("GET", "shell/processes").send().expect(200);
+    let one = &listed["processes"][0];
+    assert_eq!((&one["process_id"], &one["status"]), (&json!(id), &json!("running")), "{listed}");
+    assert_eq!(one["execution_id"], begun["execution_id"]);
+
+    let tail = format!("shell/processes/{id}");
+    let fed = sandbox.post(&format!("{tail}/stdin"), &json!({ "data": "word\n", "close": true })).send();
+    assert_eq!(fed.expect(200), json!({ "process_id": id, "taken": 5, "closed": true }));
+    let said = until("it answers", Duration::from_secs(20), || {
+        let read = sandbox.call("GET", &tail).query("wait", "1").send().expect(200);
+        read["content"].as_str().filter(|c| c.contains("got")).map(|_| read.clone())
+    });
+    assert_eq!(said["content"], "up\ngot word\n", "{said}");
+    let rest =
+        sandbox.call("GET", &tail).query("offset", &said["next_offset"].to_string()).send().expect(200);
+    assert_eq!((&rest["content"], &rest["eof"]), (&json!(""), &json!(false)), "{rest}");
+    sandbox.call("GET", &tail).query("offset", "x").bad_fields(&["offset"]);
+    sandbox.call("GET", "shell/processes/..%2Fx").error(404, "not_found");
+
+    let stranger = bay.as_tenant("other");
+    let target = |tail: &str| format!("/v1/sandboxes/{}/{tail}", sandbox.id);
+    for (method, tail) in [("GET", "shell/processes"), ("GET", &tail), ("DELETE", &tail)] {
+        stranger.call(method, &target(tail)).error(404, "not_found");
+    }
+    let killed = sandbox.call("DELETE", &tail).send().expect(200);
+    assert_eq!((&killed["process_id"], &killed["status"]), (&json!(id), &json!("killed")), "{killed}");
 }

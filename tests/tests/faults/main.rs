@@ -10,6 +10,8 @@ mod input;
 #[cfg(test)]
 mod killed;
 #[cfg(test)]
+mod kills;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod traps;

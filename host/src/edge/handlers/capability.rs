@@ -12,16 +12,17 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::Ids;
+use super::{Ids, repeat};
 use crate::app::App;
 use crate::auth::OpContext;
 use crate::edge::body;
 use crate::edge::caller::Guest;
+use crate::edge::idempotency::{Begun as Keyed, IdempotencyKey};
 use crate::edge::openapi::refusals;
 use crate::edge::wire::schema::Running;
-use crate::error::ApiError;
+use crate::error::{ApiError, ApiResult};
 use crate::execution::{Stages, events};
-use crate::invoke::{Answer, CallRequest, Wants, invoke};
+use crate::invoke::{Answer, CallRequest, Wants, begin, invoke};
 use crate::runtime::{CallerRequest, Forwarded};
 
 refusals!(Call: ValidationError, CapabilityNotSupported, DeniedByRule, NotFound, Conflict, SandboxExpired, StateLost, PayloadTooLarge, UnsupportedMediaType, Busy, RuntimeError, PluginError, SessionNotReady, Timeout);
@@ -30,26 +31,58 @@ refusals!(Call: ValidationError, CapabilityNotSupported, DeniedByRule, NotFound,
 ///
 /// With the JSON that its schema asks for: `GET /v1/capabilities` lists them, and this document has a path for each
 /// when it is asked for with a key.
-#[utoipa::path(post, path = "/v1/sandboxes/{id}/{capability}/{operation}", tag = "capabilities", params(("id" = String, Path, description = "`sbx_…`"), ("capability" = String, Path), ("operation" = String, Path)), request_body = Option<std::collections::BTreeMap<String, Value>>, responses((status = 200, description = "what the operation answers; an execution's events where `Accept: text/event-stream` asks for them", body = std::collections::BTreeMap<String, Value>), (status = 202, description = "not within `wait`: the execution goes on", body = Running), Call))]
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/{capability}/{operation}", tag = "capabilities", params(("id" = String, Path, description = "`sbx_…`"), ("capability" = String, Path), ("operation" = String, Path), IdempotencyKey), request_body = Option<std::collections::BTreeMap<String, Value>>, responses((status = 200, description = "what the operation answers; an execution's events where `Accept: text/event-stream` asks for them", body = std::collections::BTreeMap<String, Value>), (status = 202, description = "not within `wait`: the execution goes on", body = Running), Call))]
 pub async fn call(
     State(app): State<Arc<App>>,
     Guest(context): Guest,
     Ids((sandbox_id, capability, operation)): Ids<(String, String, String)>,
+    key: IdempotencyKey,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let input = async {
-        body::refuse_idempotency_key(&headers)?;
-        body::json(&app, &headers, body, true).await
-    };
-    let input = match input.await {
-        Ok(input) => input,
-        Err(error) => return error.into_response(),
-    };
+    match keyed(&app, &context, (sandbox_id, capability, operation), key, headers, body).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The call, or what became of the first one with its key.
+async fn keyed(
+    app: &Arc<App>,
+    context: &OpContext,
+    (sandbox_id, capability, operation): (String, String, String),
+    key: IdempotencyKey,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Response> {
+    let input = body::json(app, &headers, body, true).await?;
     let wants = if wants_events(&headers) { Wants::Events } else { Wants::Answer };
+    let mut guard = match key.begin(app, context, &input).await? {
+        Keyed::Replay(response) => return Ok(response),
+        Keyed::Run(guard) => guard,
+    };
+    if let Some(id) = guard.resumes().map(str::to_owned) {
+        // Others attach to it as well.
+        guard.let_go();
+        return repeat::attach(app, context, &sandbox_id, &id, &input, wants, guard).await;
+    }
+    let claim = guard.claim();
     let caller = CallerRequest { headers, ..CallerRequest::default() };
-    let call = CallRequest { sandbox_id, capability, operation, input, caller, wants };
-    respond(&app, &context, call).await
+    let call = CallRequest { sandbox_id, capability, operation, input, caller, wants, claim };
+    let stages = Arc::new(Stages::begin());
+    let begun = begin(app, context, call, &stages).await;
+    if stages.execution_id().is_some() {
+        guard.let_go();
+    }
+    let answered = match begun {
+        Ok(begun) => begun.answer().await,
+        Err(error) => Err(error),
+    };
+    let response = match answered {
+        Ok(Answer::Done(value)) => guard.finish(app, context, StatusCode::OK, &value).await,
+        answered => answered.map(answer),
+    };
+    Ok(marked(response.unwrap_or_else(ApiError::into_response), &stages))
 }
 
 /// Whether a client asks for a stream of events.
@@ -92,6 +125,7 @@ pub async fn run_with(
         input,
         caller,
         wants: Wants::Answer,
+        claim: None,
     };
     respond(app, context, call).await
 }
@@ -99,12 +133,15 @@ pub async fn run_with(
 async fn respond(app: &Arc<App>, context: &OpContext, call: CallRequest) -> Response {
     let stages = Arc::new(Stages::begin());
     let result = invoke(app, context, call, &stages).await;
-    let mut response = result.map_or_else(ApiError::into_response, answer);
+    marked(result.map_or_else(ApiError::into_response, answer), &stages)
+}
+
+/// Says how far a call came, and which execution it is: of a refusal, too, since what was recorded can be asked for.
+fn marked(mut response: Response, stages: &Stages) -> Response {
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&stages.header()) {
         headers.insert("server-timing", value);
     }
-    // Of a refusal, too: what was recorded can be asked for.
     if let Some(value) = stages.execution_id().and_then(|id| HeaderValue::from_str(id).ok()) {
         headers.insert("x-execution-id", value);
     }

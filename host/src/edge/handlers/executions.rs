@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 
-use super::{Ids, capability};
+use super::{Ids, capability, repeat};
 use crate::app::App;
 use crate::auth::OpContext;
 use crate::edge::caller::Guest;
@@ -135,12 +135,23 @@ pub async fn events(
             number.ok_or_else(|| ApiError::field("Last-Event-ID", "must be an event's id"))?
         }
     };
-    let (sandbox, row) = find(&app, &context, &sandbox_id, &id, "execution.events").await?;
-    let Some(known) = known::find(&app, sandbox, &row, "events", json!({ "last_event_id": seen }))? else {
+    follow(&app, &context, &sandbox_id, &id, seen).await
+}
+
+/// The events of an execution after `seen`.
+pub(super) async fn follow(
+    app: &Arc<App>,
+    context: &OpContext,
+    sandbox_id: &str,
+    id: &str,
+    seen: u64,
+) -> ApiResult<Response> {
+    let (sandbox, row) = find(app, context, sandbox_id, id, "execution.events").await?;
+    let Some(known) = known::find(app, sandbox, &row, "events", json!({ "last_event_id": seen }))? else {
         return only_the_end(&row, &context.request_id);
     };
-    match follow_up(&app, &context, known, &id, Wants::Events, CallerRequest::default()).await {
-        Ok(answer) => Ok(named(capability::answer(answer), &id)),
+    match follow_up(app, context, known, id, Wants::Events, CallerRequest::default()).await {
+        Ok(answer) => Ok(named(capability::answer(answer), id)),
         Err(error) if error.code == Code::NotFound => only_the_end(&row, &context.request_id),
         Err(error) => Err(error),
     }
@@ -154,9 +165,7 @@ fn only_the_end(row: &ExecutionRow, request_id: &str) -> ApiResult<Response> {
             events::event("result", 1, result)
         }
         (ExecutionStatus::Error | ExecutionStatus::Lost, _) => {
-            let message = row.error.clone().unwrap_or_else(|| "it did not come to an end".to_owned());
-            let error = ApiError::new(Code::RuntimeError, message);
-            events::event("error", 1, &error.body(request_id, false))
+            events::event("error", 1, &repeat::refusal(row).body(request_id, false))
         }
         (ExecutionStatus::Succeeded | ExecutionStatus::Failed | ExecutionStatus::Running, _) => {
             return Err(no_longer("events", &row.id));
@@ -226,6 +235,11 @@ async fn find(
         return Err(ApiError::not_found("execution", id));
     }
     let row = app.store.get_execution(&context.tenant, sandbox_id, id).await?;
+    // A token for python does not read what the shell said.
+    let granted = context.grant.as_ref().is_none_or(|grant| grant.capabilities.contains(&row.capability));
+    if !granted {
+        return Err(ApiError::not_found("execution", id));
+    }
     known::rules(app, context, &sandbox, action, json!({ "execution_id": id })).await?;
     Ok((sandbox, row))
 }

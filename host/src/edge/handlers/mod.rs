@@ -7,16 +7,19 @@ pub mod capability;
 pub mod docs;
 pub mod executions;
 pub mod files;
+pub mod gc;
 pub mod history;
 pub mod lockers;
 pub mod metrics;
 pub mod ops;
 pub mod paths;
 pub mod processes;
+mod repeat;
 pub mod sandboxes;
 pub mod terminal;
 pub mod tokens;
 pub mod transfer;
+pub mod usage;
 
 use std::collections::BTreeMap;
 

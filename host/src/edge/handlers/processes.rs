@@ -109,6 +109,7 @@ async fn ask(
         input,
         caller: CallerRequest::default(),
         wants: Wants::AnswerIfAwake,
+        claim: None,
     };
     invoke(app, context, call, &Arc::new(Stages::begin())).await
 }

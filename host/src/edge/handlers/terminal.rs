@@ -128,8 +128,9 @@ impl Endings for Terminated {
     }
 
     async fn why_gone(&self) -> Option<Close> {
-        match self.app.store.get_sandbox(&self.context.tenant, &self.id).await {
-            Err(error) if ApiError::from(error).code == Code::NotFound => {
+        let row = self.app.store.get_sandbox(&self.context.tenant, &self.id).await;
+        match row.map_err(ApiError::from) {
+            Err(error) if error.code == Code::NotFound => {
                 return Some(Close { code: 4404, reason: "the sandbox has been deleted" });
             }
             Ok(row) if row.status(now_ms()) == SandboxStatus::Expired => {

@@ -5,6 +5,7 @@ mod capability;
 mod create;
 mod fields;
 pub mod files;
+mod gc;
 mod key;
 mod locker;
 mod sandbox;
@@ -15,6 +16,7 @@ mod update;
 pub use audit::{AuditEntry, AuditPage, FailureEntry, FailureList};
 pub use capability::{Capabilities, CapabilityOffer, CapabilityOperation};
 pub use create::{CreateSandbox, Start};
+pub use gc::{GcRun, GcStatus, gc_tasks};
 pub use key::{CreateKey, CreatedKey, KeyList, KeyObject};
 pub use locker::{
     ChangeLocker, ChangeLockerRequest, CreateLocker, CreateLockerRequest, DeleteFile, ListFiles,

@@ -4,6 +4,7 @@ use rusqlite::{Connection, Row};
 
 use crate::auth::Tenant;
 use crate::store::error::{Conflict, StoreError};
+use crate::store::idempotency;
 use crate::store::quota::{self, Quota};
 use crate::store::row::{Json, MAX_NAME, MAX_SCAN, Millis, cap, cap_all, cap_opt, clip, found};
 use crate::store::sandboxes;
@@ -69,6 +70,11 @@ pub(super) fn record(db: &Connection, tenant: &Tenant, new: NewExecution) -> Res
     cap_all("tags", &new.tags)?;
     // Also proves that the sandbox is this tenant's.
     sandboxes::touch(db, tenant, &new.sandbox_id, new.created_at, None)?;
+    if let Some(claim) = &new.claim
+        && idempotency::claim(db, tenant, claim, &new.id)?.is_some()
+    {
+        return Err(Conflict::IdTaken.into());
+    }
     quota::room(db, tenant, Quota::Executions, 1)?;
     quota::room(db, tenant, Quota::HistoryBytes, 1)?;
     let made = db

@@ -5,6 +5,7 @@ mod files;
 mod idempotency;
 mod keys;
 mod model;
+mod quotas;
 mod rows;
 mod workers;
 
@@ -108,6 +109,7 @@ fn new_execution(sandbox_id: &str, at: Millis) -> NewExecution {
         tags: None,
         container: "ship".to_owned(),
         listed: true,
+        claim: None,
         plugin: "adapter-ship".to_owned(),
         plugin_digest: "d".repeat(64),
         created_at: at,
