@@ -49,7 +49,9 @@ pub async fn create(
     let TokenRequest { capabilities, ttl } = wanted;
     let (token, expires_at) = app.mint_token(&context, &sandbox, capabilities.clone(), ttl).await?;
     let made = CreatedToken { token, expires_at: rfc3339(expires_at), capabilities };
-    Ok((StatusCode::CREATED, Json(made)).into_response())
+    // A secret: kept by no cache, and never compressed.
+    let no_store = [(http::header::CACHE_CONTROL, "no-store")];
+    Ok((StatusCode::CREATED, no_store, Json(made)).into_response())
 }
 
 /// A body that fits, with capabilities that the sandbox has.
