@@ -134,11 +134,12 @@ pub async fn begin(
     }
     // Work outlives its client, so it is work that is bounded, not connections.
     let slot = dispatch::slot(app)?;
-    let stream = routed.is_stream().then(|| app.streams.open(&context.tenant)).transpose()?;
     let execution_id = routed.admitted.is_recorded().then(|| Kind::Execution.mint());
     let flying = execution_id.as_deref().map(|id| app.flights.begin(id));
-    let streams = wants == Wants::Events && execution_id.is_some();
-    let stream = streams.then(|| app.streams.open(&context.tenant)).transpose()?;
+    let listens = wants == Wants::Events && execution_id.is_some();
+    let place = (listens || routed.is_stream()).then(|| app.streams.open(&context.tenant)).transpose()?;
+    // Events take a place as long as somebody listens, whatever then becomes of the work.
+    let (listening, stream) = if listens { (place, None) } else { (None, place) };
     let recorded = Recorded::intend(app, context, &routed, execution_id.clone(), claim).await;
     let recorded = passed(stages, Stage::Record, recorded)?;
     if let Some(id) = &execution_id {
@@ -153,8 +154,8 @@ pub async fn begin(
         _slot: slot,
         _stream: stream,
     };
-    if let Some(stream) = stream {
-        let (listener, events) = Listener::of(&routed, stream);
+    if let Some(place) = listening {
+        let (listener, events) = Listener::of(&routed, place);
         tokio::spawn(work.stream(routed, recorded, caller, listener));
         return Ok(Begun::Answered(Answer::Events(events)));
     }

@@ -31,9 +31,11 @@ impl Live {
                 let taken: Vec<u8> = self.seen.drain(..at + text.len()).collect();
                 return String::from_utf8_lossy(&taken).into_owned();
             }
-            let what = || format!("`{text}` did not come; this did: {}", String::from_utf8_lossy(&self.seen));
-            assert!(Instant::now() < deadline, "{}", what());
-            assert!(self.more() != Some(0), "the connection ended: {}", what());
+            let came = || String::from_utf8_lossy(&self.seen).into_owned();
+            assert!(Instant::now() < deadline, "`{text}` did not come; this did: {}", came());
+            if self.more() == Some(0) {
+                panic!("the connection ended before `{text}`: {}", String::from_utf8_lossy(&self.seen));
+            }
         }
     }
 

@@ -91,8 +91,12 @@ pub struct HousekeepingReport {
 impl HousekeepingReport {
     fn did_something(&self) -> bool {
         let expired = &self.expired;
-        let done =
-            expired.removed + expired.stopped + self.idempotency_keys + self.executions + self.tombstones;
+        let done = expired.removed
+            + expired.stopped
+            + self.idempotency_keys
+            + self.executions
+            + self.tombstones
+            + self.audit;
         done > 0 || !expired.errors.is_empty()
     }
 }

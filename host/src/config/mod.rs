@@ -131,11 +131,11 @@ impl Config {
         if size < Size::mib(1) || size > Size::mib(64) {
             return Err(Wrong::new(&["server", "max_body"], "must be from 1m to 64m".to_owned()));
         }
-        self.check_server()?;
         let upload = self.server.max_upload;
         if upload < Size::mib(1) || upload > Size::mib(1024) {
             return Err(Wrong::new(&["server", "max_upload"], "must be from 1m to 1g".to_owned()));
         }
+        self.check_server()?;
         let sessions = &self.sessions;
         for (key, span, from, to) in [
             ("start_wait", sessions.start_wait, Span::secs(1), Span::secs(600)),

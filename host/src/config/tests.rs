@@ -170,27 +170,6 @@ fn a_file_that_is_not_there_or_is_no_configuration_is_said_plainly() {
     assert!(big.to_string().contains("larger than 1 MiB"), "{big}");
 }
 
-#[test]
-fn the_listener_has_bounds_and_says_what_is_wrong() {
-    let good = "[server]\nops_listen = \"127.0.0.1:0\"\nidle_timeout = \"2m\"\ncors_origins = [\"https://a.example\"]\n\
-                [tls]\ncert = \"c.pem\"\nkey = \"k.pem\"";
-    let config = load(good, &[]).unwrap();
-    assert_eq!(config.server.idle_timeout, Span::secs(120));
-    assert!(config.tls.cert.is_some_and(|path| path.is_absolute()), "relative to the file");
-    for (toml, words) in [
-        ("[server]\nops_listen = \"0.0.0.0:9114\"", "loopback address"),
-        ("[server]\nconnections = 0", "from 1 to"),
-        ("[server]\nhead_timeout = \"0s\"", "from 1s to 300s"),
-        ("[server]\ncors_origins = [\"*\"]", "is not an origin"),
-        ("[server]\ncors_origins = [\"https://a.example/\"]", "is not an origin"),
-        ("[tls]\ncert = \"c.pem\"", "is needed beside tls.cert"),
-        ("[tls]\nkey = \"k.pem\"", "is needed beside tls.key"),
-    ] {
-        let text = refused(toml, &[]);
-        assert!(text.contains(words), "{toml}: {text}");
-    }
-}
-
 /// The example, as it stands.
 const EXAMPLE: &str = include_str!("../../../bay.example.toml");
 
@@ -232,12 +211,14 @@ fn the_example_says_every_key_there_is_and_is_good() {
 #[test]
 fn what_the_example_shows_is_what_holds() {
     // Those that hold only when they are set.
-    const SHOWN: [&str; 6] = ["data_dir", "profiles_dir", "quota", "plugins", "plugin_limits", "ship"];
+    const SHOWN: [&str; 7] = ["data_dir", "profiles_dir", "quota", "plugins", "plugin_limits", "ship", "tls"];
     let mut table: Table = toml::from_str(&switched_on()).unwrap();
     for key in SHOWN {
         table.remove(key).expect(key);
     }
-    table["docker"].as_table_mut().unwrap().remove("host").unwrap();
+    for (section, key) in [("docker", "host"), ("server", "ops_listen"), ("server", "connections_per_address")] {
+        table[section].as_table_mut().unwrap().remove(key).expect(key);
+    }
     let shown: Config = table.try_into().unwrap();
     assert_eq!(format!("{shown:#?}"), format!("{:#?}", Config::default()));
 }
@@ -284,4 +265,25 @@ fn a_quota_of_all_is_checked_in_its_place() {
     assert!(text.contains("at least 1") && text.contains("bay.toml:2:23"), "{text}");
     let text = refused("[quota]\nsandbox = 0", &[]);
     assert!(text.contains("did you mean `sandboxes`?"), "{text}");
+}
+
+#[test]
+fn the_listener_has_bounds_and_says_what_is_wrong() {
+    let good = "[server]\nops_listen = \"127.0.0.1:0\"\nidle_timeout = \"2m\"\ncors_origins = [\"https://a.example\"]\n\
+                [tls]\ncert = \"c.pem\"\nkey = \"k.pem\"";
+    let config = load(good, &[]).unwrap();
+    assert_eq!(config.server.idle_timeout, Span::secs(120));
+    assert!(config.tls.cert.is_some_and(|path| path.is_absolute()), "relative to the file");
+    for (toml, words) in [
+        ("[server]\nops_listen = \"0.0.0.0:9114\"", "loopback address"),
+        ("[server]\nconnections = 0", "from 1 to"),
+        ("[server]\nhead_timeout = \"0s\"", "from 1s to 300s"),
+        ("[server]\ncors_origins = [\"*\"]", "is not an origin"),
+        ("[server]\ncors_origins = [\"https://a.example/\"]", "is not an origin"),
+        ("[tls]\ncert = \"c.pem\"", "is needed beside tls.cert"),
+        ("[tls]\nkey = \"k.pem\"", "is needed beside tls.key"),
+    ] {
+        let text = refused(toml, &[]);
+        assert!(text.contains(words), "{toml}: {text}");
+    }
 }

@@ -50,10 +50,8 @@ async fn one(app: &Arc<App>, row: ExecutionRow) {
         tenant: row.tenant.clone(),
         key_id: None,
         scopes: Vec::new(),
-        grant: None,
         request_id: crate::id::request_id(),
         client_request_id: None,
-        grant: None,
     };
     let flying = app.flights.begin(&row.id);
     let (keep, outcome) = match app.store.get_sandbox(&context.tenant, &row.sandbox_id).await {

@@ -15,7 +15,6 @@ use crate::invoke::Answer;
 use crate::runtime::CallerRequest;
 use crate::session::Lease;
 use crate::streams::StreamGuard;
-use crate::telemetry;
 
 /// What a call takes along.
 pub(crate) struct Work {
@@ -101,7 +100,7 @@ impl Work {
         recorded: &Recorded,
         outcome: ApiResult<(u64, Value)>,
     ) -> ApiResult<Value> {
-        telemetry::metrics::call_ended(&routed.admitted.capability, &outcome);
+        crate::telemetry::metrics::call_ended(&routed.admitted.capability, &outcome);
         let finished = recorded.finish(&self.app, &self.context, routed, outcome).await;
         if let Some(flying) = &self.flying {
             flying.land(&finished);

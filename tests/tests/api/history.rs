@@ -12,18 +12,19 @@ fn history_tells_what_ran() {
     let second = run(&sandbox, json!({ "command": "echo two; exit 3", "tags": "b" }));
     let third = run(&sandbox, json!({ "command": "echo three" }));
 
+    let (first, second, third) = (first.as_str(), second.as_str(), third.as_str());
     let page = list(&sandbox, "");
-    assert_eq!(ids(&page), [&third, &second, &first], "newest first: {page}");
+    assert_eq!(ids(&page), [third, second, first], "newest first: {page}");
     shape(&page["items"][2]);
     for (query, wanted) in [
-        ("tags=b", vec![&second, &first]),
-        ("tags=a,b", vec![&first]),
+        ("tags=b", vec![second, first]),
+        ("tags=a,b", vec![first]),
         ("tags=c", vec![]),
-        ("success_only=true", vec![&third, &first]),
-        ("exec_type=shell", vec![&third, &second, &first]),
+        ("success_only=true", vec![third, first]),
+        ("exec_type=shell", vec![third, second, first]),
         ("exec_type=python", vec![]),
-        ("has_description=true", vec![&first]),
-        ("has_description=false", vec![&third, &second]),
+        ("has_description=true", vec![first]),
+        ("has_description=false", vec![third, second]),
         ("has_notes=true", vec![]),
     ] {
         assert_eq!(ids(&list(&sandbox, query)), wanted, "{query}");
@@ -32,15 +33,15 @@ fn history_tells_what_ran() {
         sandbox.call("GET", &format!("history?{query}")).bad_fields(&[field]);
     }
     sandbox.call("GET", "history?cursor=x").bad_fields(&["cursor"]);
-    paged(&sandbox, &[&third, &second, &first]);
+    paged(&sandbox, &[third, second, first]);
     let last = sandbox.call("GET", "history/last").send().expect(200);
     assert_eq!(last["id"], json!(third), "{last}");
-    annotated(&sandbox, &first);
-    strangers(&bay, &sandbox, &first);
+    annotated(&sandbox, first);
+    strangers(&bay, &sandbox, first);
     cleared(&sandbox);
 }
 
-fn paged(sandbox: &Sandbox, wanted: &[&String]) {
+fn paged(sandbox: &Sandbox, wanted: &[&str]) {
     let mut seen = Vec::new();
     let mut cursor = String::new();
     loop {
@@ -51,7 +52,7 @@ fn paged(sandbox: &Sandbox, wanted: &[&String]) {
             None => break,
         }
     }
-    assert_eq!(seen.iter().collect::<Vec<_>>(), wanted);
+    assert_eq!(seen, wanted);
 }
 
 fn shape(entry: &Value) {

@@ -1,4 +1,4 @@
-//! Bay is killed again and again while clients make, prolong and delete sandboxes; each then repeats what it got no
+//! Bay is killed again and again while clients make, prolong and delete sandboxes and lockers; each then repeats what it got no
 //! answer to, with the same key. What was acknowledged is there, what was repeated is there once, and nothing else is.
 //!
 //! `BAY_TEST_ROUNDS` says how many kills (`cargo xtask soak kills`: a thousand), `BAY_TEST_SEED` repeats the choices.
@@ -25,6 +25,8 @@ enum Wish {
     Make { key: String, name: String },
     Extend { key: String, id: String, by: i64 },
     Delete { id: String },
+    MakeLocker { key: String, name: String },
+    DeleteLocker { id: String },
 }
 
 /// A sandbox as its client knows it.
@@ -40,6 +42,8 @@ struct Worker {
     label: String,
     made: usize,
     own: BTreeMap<String, Known>,
+    /// Its lockers, by id, with their names.
+    lockers: BTreeMap<String, String>,
     /// One that every client extends; what this one added.
     shared: String,
     shared_extended: i64,
@@ -54,7 +58,15 @@ impl Worker {
         self.made += 1;
         let (key, by) = (format!("{}-{}", self.label, self.made), 1 + self.random.below(1000));
         let by = i64::try_from(by).expect("a small number");
-        let choice = self.random.below(10);
+        let choice = self.random.below(12);
+        if choice >= 10 {
+            return match self.lockers.keys().next() {
+                Some(id) if choice == 10 || self.lockers.len() == MANY => {
+                    Wish::DeleteLocker { id: id.clone() }
+                }
+                _ => Wish::MakeLocker { name: key.clone(), key },
+            };
+        }
         if self.own.is_empty() || (choice < 4 && self.own.len() < MANY) {
             return Wish::Make { name: key.clone(), key };
         }
@@ -77,6 +89,10 @@ impl Worker {
                 self.api.post(&target, &json!({ "extend_by": by })).header("Idempotency-Key", key)
             }
             Wish::Delete { id } => self.api.call("DELETE", &format!("/v1/sandboxes/{id}")),
+            Wish::MakeLocker { key, name } => {
+                self.api.post("/v1/lockers", &json!({ "name": name })).header("Idempotency-Key", key)
+            }
+            Wish::DeleteLocker { id } => self.api.call("DELETE", &format!("/v1/lockers/{id}")),
         };
         call.limit(Duration::from_secs(30)).try_send()
     }
@@ -99,6 +115,15 @@ impl Worker {
             Wish::Delete { id } => {
                 answer.expect(204);
                 self.own.remove(id);
+                return;
+            }
+            Wish::MakeLocker { name, .. } => {
+                let id = answer.expect(201)["id"].as_str().expect("an id").to_owned();
+                assert!(self.lockers.insert(id, name.clone()).is_none(), "made twice");
+            }
+            Wish::DeleteLocker { id } => {
+                answer.expect(204);
+                self.lockers.remove(id);
                 return;
             }
         }
@@ -148,6 +173,7 @@ fn nothing_acknowledged_is_lost_and_nothing_repeated_is_done_twice() {
             label: format!("c{n}"),
             made: 0,
             own: BTreeMap::new(),
+            lockers: BTreeMap::new(),
             shared: shared.id.clone(),
             shared_extended: 0,
             open: None,
@@ -169,6 +195,7 @@ fn nothing_acknowledged_is_lost_and_nothing_repeated_is_done_twice() {
         workers.iter_mut().for_each(Worker::repeat);
         compare(&api, &shared.id, &workers, round);
     }
+    tidy(&api, &workers);
     let done: usize = workers.iter().map(|w| w.made).sum();
     eprintln!("{} kills, {done} requests", rounds(20));
 }
@@ -192,4 +219,25 @@ fn compare(api: &Client, shared: &str, workers: &[Worker], round: usize) {
     let extended: i64 = workers.iter().map(|w| w.shared_extended).sum();
     assert_eq!(lives(shared), ("shared", TTL + extended), "round {round}: the shared one");
     assert_eq!(there.len(), known, "round {round}: more than anybody asked for: {there:#?}");
+
+    let lockers: BTreeMap<String, String> = api
+        .list("/v1/lockers")
+        .into_iter()
+        .map(|l| (l["id"].as_str().unwrap_or_default().into(), l["name"].as_str().unwrap_or_default().into()))
+        .collect();
+    let known: BTreeMap<String, String> = workers.iter().flat_map(|w| w.lockers.clone()).collect();
+    assert_eq!(lockers, known, "round {round}: lockers");
+    let usage = api.get("/v1/admin/tenants/default/usage").send().expect(200);
+    for (quota, used) in
+        [("sandboxes", there.len()), ("lockers", lockers.len()), ("running", 0), ("executions", 0)]
+    {
+        assert_eq!(usage["quotas"][quota]["used"], json!(used), "round {round}: {quota}: {usage}");
+    }
+}
+
+/// Lockers are not deleted with the harness's sandboxes.
+fn tidy(api: &Client, workers: &[Worker]) {
+    for id in workers.iter().flat_map(|w| w.lockers.keys()) {
+        assert_eq!(api.call("DELETE", &format!("/v1/lockers/{id}")).send().status, 204);
+    }
 }
