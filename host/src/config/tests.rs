@@ -216,7 +216,9 @@ fn what_the_example_shows_is_what_holds() {
     for key in SHOWN {
         table.remove(key).expect(key);
     }
-    for (section, key) in [("docker", "host"), ("server", "ops_listen"), ("server", "connections_per_address")] {
+    for (section, key) in
+        [("docker", "host"), ("server", "ops_listen"), ("server", "connections_per_address")]
+    {
         table[section].as_table_mut().unwrap().remove(key).expect(key);
     }
     let shown: Config = table.try_into().unwrap();

@@ -50,6 +50,7 @@ async fn one(app: &Arc<App>, row: ExecutionRow) {
         tenant: row.tenant.clone(),
         key_id: None,
         scopes: Vec::new(),
+        grant: None,
         request_id: crate::id::request_id(),
         client_request_id: None,
     };
