@@ -69,7 +69,7 @@ impl Form {
             }
             let value = self.field(&name).await?;
             if let Some(name) = wanted.iter().find(|w| **w == name) {
-                let value = String::from_utf8(value).map_err(|_| ApiError::field(*name, "is not UTF-8"))?;
+                let value = String::from_utf8(value).map_err(|_| ApiError::field(name, "is not UTF-8"))?;
                 fields.push((*name, value));
             }
         }
@@ -163,7 +163,7 @@ impl Pieces for FileOfForm {
             }
             if let Some(late) = self.late.iter().find(|l| **l == name) {
                 return Err(ApiError::field(
-                    *late,
+                    late,
                     "must come before `file` in the form: the file is not kept back for it",
                 ));
             }

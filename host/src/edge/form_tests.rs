@@ -19,7 +19,10 @@ fn headers(content_type: &str) -> HeaderMap {
     HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_str(content_type).unwrap())])
 }
 
-fn read(bytes: &[u8], cut: usize) -> ApiResult<(Vec<(&'static str, String)>, Vec<u8>)> {
+/// The fields of a form, and its file.
+type Filled = (Vec<(&'static str, String)>, Vec<u8>);
+
+fn read(bytes: &[u8], cut: usize) -> ApiResult<Filled> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let form = Form::new(&headers("multipart/form-data; boundary=\"b o\""), incoming(bytes, cut))?;

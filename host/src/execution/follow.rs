@@ -53,7 +53,6 @@ async fn one(app: &Arc<App>, row: ExecutionRow) {
         grant: None,
         request_id: crate::id::request_id(),
         client_request_id: None,
-        grant: None,
     };
     let flying = app.flights.begin(&row.id);
     let (keep, outcome) = match app.store.get_sandbox(&context.tenant, &row.sandbox_id).await {

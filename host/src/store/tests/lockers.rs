@@ -24,9 +24,12 @@ fn lockers_are_listed_by_kind_and_label_and_changed() {
             listing.items.into_iter().map(|row| row.id).collect()
         };
         assert_eq!(ids(LockerFilter::default()).await, [two.id.clone(), one.id.clone()]);
-        assert_eq!(ids(LockerFilter { managed: true, ..Default::default() }).await, [own.id.clone()]);
+        assert_eq!(
+            ids(LockerFilter { managed: true, ..Default::default() }).await,
+            std::slice::from_ref(&own.id)
+        );
         let labels = BTreeMap::from([("y".to_owned(), "2".to_owned())]);
-        assert_eq!(ids(LockerFilter { managed: false, labels }).await, [two.id.clone()]);
+        assert_eq!(ids(LockerFilter { managed: false, labels }).await, std::slice::from_ref(&two.id));
 
         let taken = LockerChange { name: Some(Some("one".to_owned())), max_labels: 2, ..Default::default() };
         let refused = store.update_locker(&owner, &two.id, taken.clone()).await;
