@@ -1,7 +1,5 @@
 //! Carried between two ends in memory.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -20,12 +18,13 @@ impl Endings for Never {
     }
 }
 
-struct After(Duration);
+/// Ends when it is told to.
+struct When(std::sync::Arc<tokio::sync::Notify>);
 
 #[async_trait]
-impl Endings for After {
+impl Endings for When {
     async fn must_end(&self) -> Close {
-        tokio::time::sleep(self.0).await;
+        self.0.notified().await;
         Close { code: 4401, reason: "over" }
     }
     async fn why_gone(&self) -> Option<Close> {
@@ -90,9 +89,13 @@ async fn a_runtime_that_goes_without_a_word_is_1011_between_frames_and_nothing_w
 
 #[tokio::test]
 async fn bay_may_end_it() {
-    let (client, mut runtime, ended) = carried(After(Duration::from_millis(50)));
+    let now = std::sync::Arc::default();
+    let (mut client, mut runtime, ended) = carried(When(std::sync::Arc::clone(&now)));
     runtime.write_all(HELLO).await.unwrap();
-    assert_eq!(all(client).await[4..8], [0x88, 6, 0x11, 0x31]);
+    let mut said = [0; HELLO.len()];
+    client.read_exact(&mut said).await.unwrap();
+    now.notify_one();
+    assert_eq!(all(client).await[..4], [0x88, 6, 0x11, 0x31]);
     assert_eq!(ended.await.unwrap().1, "complete");
 }
 

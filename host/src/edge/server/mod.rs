@@ -17,9 +17,6 @@ mod patience;
 mod peers;
 mod tls;
 
-#[cfg(test)]
-mod tests;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,3 +152,6 @@ async fn end(ends: &connection::Ends, places: &Arc<Semaphore>, connections: usiz
     }
     ends.cut.cancel();
 }
+
+#[cfg(test)]
+mod tests;
