@@ -15,7 +15,7 @@ fn known() -> KnownPlugins {
         rules: set(&["rules-default", "acme-guard"]),
         routers: set(&["router-default"]),
         adapters: [
-            ("adapter-ship".to_owned(), set(&["python", "shell", "filesystem"])),
+            ("adapter-ship".to_owned(), set(&["python", "shell", "filesystem", "terminal"])),
             ("adapter-other".to_owned(), set(&["acme_browse", "filesystem"])),
         ]
         .into(),
@@ -56,7 +56,7 @@ fn the_embedded_profiles_are_good() {
     assert_eq!(ids, ["python-default", "python-offline"]);
     let default = set.default_for(&anyone).unwrap();
     assert_eq!(default.id, DEFAULT_PROFILE);
-    assert_eq!(default.capabilities(), ["filesystem", "python", "shell"]);
+    assert_eq!(default.capabilities(), ["filesystem", "python", "shell", "terminal"]);
     assert_eq!(default.containers[0].network, Network::Egress);
     assert_eq!(default.containers[0].resources.memory.bytes(), 1 << 30);
     assert_eq!(set.get(&anyone, "python-offline").unwrap().containers[0].network, Network::None);

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bay_ship_api::{SHIP_PATH, SPOOL_DIR, USER_ID, WORKSPACE};
+use bay_ship_api::{BAY_DIR, SHIP_PATH, SPOOL_DIR, USER_ID, WORKSPACE};
 
 /// Where the Python virtual environment is inside.
 pub(super) const PYTHON_DIR: &str = "/opt/bay/python";
@@ -84,12 +84,14 @@ pub(super) fn arguments(shape: Shape, parts: &Parts, rootfs: &Path) -> io::Resul
     args.tmpfs("1777", tmp, "/var/tmp");
     args.add([&"--symlink", &"/run", &"/var/run"]);
     args.add([&"--bind", &parts.workspace, &WORKSPACE]);
+    // Directories that bubblewrap makes on the way to a mount are for uid 0 alone; the agent must pass this one.
+    args.add([&"--perms", &"0755", &"--dir", &BAY_DIR]);
     args.add([&"--ro-bind", &parts.ship, &SHIP_PATH]);
     if let Some(spool) = &parts.spool {
         args.add([&"--bind", spool, &SPOOL_DIR]);
     }
     if let Some(python) = &parts.python {
-        // Directories that bubblewrap makes on the way to a mount are for uid 0 alone; user code must pass.
+        // And user code these.
         for parent in ["/opt", "/opt/bay"] {
             args.add([&"--perms", &"0755", &"--dir", &parent]);
         }
