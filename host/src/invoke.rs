@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::app::App;
 use crate::auth::OpContext;
-use crate::error::ApiResult;
+use crate::error::{ApiError, ApiResult};
 use crate::execution::admit;
 pub use crate::execution::call::{Answer, Begun, CallRequest, Wants};
 use crate::execution::streaming::Listener;
@@ -47,6 +47,12 @@ pub async fn begin(
     let admitted = admitted.make_room(app, caller.announced()).await?;
     let routed = passed(stages, Stage::Route, admit::route(app, admitted).await)?;
     routed.check_upgrade(caller.upgrade.is_some())?;
+    if claim.is_some() && !routed.admitted.is_recorded() {
+        return Err(ApiError::field(
+            "Idempotency-Key",
+            "this operation keeps no record that a repeat could find; leave it out",
+        ));
+    }
     if wants == Wants::AnswerIfAwake && app.sessions.ready(&sandbox_id).is_none() {
         return Ok(Begun::Answered(Answer::Asleep));
     }
@@ -58,29 +64,26 @@ pub async fn begin(
     let place = (listens || routed.is_stream()).then(|| app.streams.open(&context.tenant)).transpose()?;
     // Events take a place as long as somebody listens, whatever then becomes of the work.
     let (listening, stream) = if listens { (place, None) } else { (None, place) };
-    let recorded = Recorded::intend(app, context, &routed, execution_id.clone(), claim).await;
-    let recorded = passed(stages, Stage::Record, recorded)?;
-    if let Some(id) = &execution_id {
-        stages.name(id);
-    }
-    let work = Work {
-        app: Arc::clone(app),
-        context: context.clone(),
-        stages: Arc::clone(stages),
-        flying,
-        at: None,
-        _slot: slot,
-        _stream: stream,
-    };
-    if let Some(place) = listening {
-        let (listener, events) = Listener::of(&routed, place);
-        tokio::spawn(work.stream(routed, recorded, caller, listener));
-        return Ok(Begun::Answered(Answer::Events(events)));
-    }
-    let wait = routed.admitted.wait();
-    let (answer, answered) = oneshot::channel();
-    tokio::spawn(work.run(routed, recorded, caller, answer));
-    Ok(Begun::Working { execution_id, wait, answered })
+    let (app, context, stages) = (Arc::clone(app), context.clone(), Arc::clone(stages));
+    // A client that goes away at this moment must not leave an intent without its work.
+    let begun = tokio::spawn(async move {
+        let recorded = Recorded::intend(&app, &context, &routed, execution_id.clone(), claim).await;
+        let recorded = passed(&stages, Stage::Record, recorded)?;
+        if let Some(id) = &execution_id {
+            stages.name(id);
+        }
+        let work = Work { app, context, stages, flying, at: None, _slot: slot, _stream: stream };
+        if let Some(place) = listening {
+            let (listener, events) = Listener::of(&routed, place);
+            tokio::spawn(work.stream(routed, recorded, caller, listener));
+            return Ok(Begun::Answered(Answer::Events(events)));
+        }
+        let wait = routed.admitted.wait();
+        let (answer, answered) = oneshot::channel();
+        tokio::spawn(work.run(routed, recorded, caller, answer));
+        Ok(Begun::Working { execution_id, wait, answered })
+    });
+    begun.await.unwrap_or_else(|_| Err(dispatch::abandoned()))
 }
 
 fn passed<T>(stages: &Stages, stage: Stage, result: ApiResult<T>) -> ApiResult<T> {

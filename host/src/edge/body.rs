@@ -36,13 +36,13 @@ pub async fn json(app: &App, headers: &HeaderMap, body: Body, optional: bool) ->
     }
 }
 
-/// A client that sends a key counts on a repeat doing nothing twice. This route cannot promise that yet, and
-/// ignoring the header would break the promise silently.
+/// A client that sends a key counts on a repeat doing nothing twice. A route that keeps no record cannot promise that,
+/// and ignoring the header would break the promise silently.
 pub fn refuse_idempotency_key(headers: &HeaderMap) -> ApiResult<()> {
     if headers.contains_key("idempotency-key") {
         return Err(ApiError::field(
             "Idempotency-Key",
-            "is not supported by this route of this version of Bay; leave it out",
+            "this route keeps no record that a repeat could find; leave it out",
         ));
     }
     Ok(())

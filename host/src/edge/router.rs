@@ -114,6 +114,7 @@ pub fn operator_router(app: Arc<App>) -> Router {
         .route("/v1/admin/keys/{key}", get(admin_keys::get).delete(admin_keys::revoke))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Arc::clone(&app), audit))
         .layer(from_fn(as_operator))
         .layer(from_fn(identify))
         .with_state(app)

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::admit::Routed;
 use crate::app::App;
 use crate::auth::OpContext;
-use crate::error::{ApiError, ApiResult};
+use crate::error::{ApiError, ApiResult, Code};
 use crate::profile::History;
 use crate::store::{Claim, ExecutionStatus, FinishExecution, NewExecution, StoreError};
 use crate::time::now_ms;
@@ -131,6 +131,7 @@ fn ended(keep: bool, session_seq: u64, value: &Value) -> FinishExecution {
         execution_time_ms: value["execution_time_ms"].as_u64(),
         ended_at: now_ms(),
         idle_expires_at: None,
+        frees_key: false,
     }
 }
 
@@ -146,7 +147,21 @@ fn broke(error: &ApiError) -> FinishExecution {
         execution_time_ms: None,
         ended_at: now_ms(),
         idle_expires_at: None,
+        frees_key: never_ran(error.code),
     }
+}
+
+/// Whether a call that is answered so did nothing, and may do it when it is repeated.
+fn never_ran(code: Code) -> bool {
+    matches!(
+        code,
+        Code::SessionNotReady
+            | Code::Busy
+            | Code::Overloaded
+            | Code::Unavailable
+            | Code::NetworkUnavailable
+            | Code::QuotaExceeded
+    )
 }
 
 /// Adds the host's own fields; an adapter cannot set them.

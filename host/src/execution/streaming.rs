@@ -48,7 +48,7 @@ pub(crate) struct Listener {
     /// Told once whether there are events at all, where the client's answer waits for that.
     opened: Option<oneshot::Sender<ApiResult<()>>>,
     /// The tenant's place for a stream, as long as there is somebody to send to.
-    _place: StreamGuard,
+    place: Option<StreamGuard>,
 }
 
 /// How far the runtime's own stream came.
@@ -65,13 +65,13 @@ impl Listener {
     pub(crate) fn of(routed: &Routed, place: StreamGuard) -> (Self, Events) {
         let (out, events) = mpsc::channel(PIECES);
         let interrupt = routed.admitted.input["on_disconnect"] != "continue";
-        (Self { out, interrupt, opened: None, _place: place }, events)
+        (Self { out, interrupt, opened: None, place: Some(place) }, events)
     }
 
     /// Of another, whose going means nothing. `opened` is told whether there is something to read.
     pub(crate) fn beside(opened: oneshot::Sender<ApiResult<()>>, place: StreamGuard) -> (Self, Events) {
         let (out, events) = mpsc::channel(PIECES);
-        (Self { out, interrupt: false, opened: Some(opened), _place: place }, events)
+        (Self { out, interrupt: false, opened: Some(opened), place: Some(place) }, events)
     }
 
     /// False once the client is gone, or takes nothing for too long.
@@ -97,6 +97,9 @@ impl Listener {
             if !piece.is_empty() && !self.send(piece).await {
                 break;
             }
+        }
+        if self.out.is_closed() {
+            self.place = None;
         }
         Relayed { forwarded: true, terminal: tap.terminal(), refusal: tap.refusal().and_then(refusal) }
     }

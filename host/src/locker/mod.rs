@@ -89,8 +89,15 @@ pub async fn delete(app: &Arc<App>, context: &OpContext, id: &str) -> ApiResult<
         Err(error) if error.code == Code::NotFound && Kind::Locker.is(id) => {}
         Err(error) => return Err(error),
     }
-    app.store.delete_locker(&context.tenant, id, now_ms()).await?;
-    end_files(app, &context.tenant, id).await?;
+    let (app, tenant, id) = (Arc::clone(app), context.tenant.clone(), id.to_owned());
+    // A client that goes away must not leave half of it undone.
+    let removal = tokio::spawn(async move { remove(&app, &tenant, &id).await });
+    removal.await.unwrap_or_else(|_| Err(ApiError::internal("a deletion ended without an answer")))
+}
+
+async fn remove(app: &Arc<App>, tenant: &Tenant, id: &str) -> ApiResult<()> {
+    app.store.delete_locker(tenant, id, now_ms()).await?;
+    end_files(app, tenant, id).await?;
     app.sessions.usage().forget(id);
     let system = SystemContext::for_background();
     let pending = app.store.list_pending_removals(&system).await?.lockers;

@@ -75,15 +75,26 @@ impl LockerUsage {
     async fn walk(&self, env: &SessionEnv, tenant: &Tenant, id: &str) {
         let Ok(locker) = env.store.get_locker(tenant, id).await else { return };
         let Some(volume) = locker.backend_ref else { return };
-        // Before the walk: what is written meanwhile counts twice rather than not at all.
-        lock(&self.written).remove(id);
+        // What is written during the walk counts twice rather than not at all.
+        let before = self.written(id);
         let walked = match tokio::time::timeout(WALK_TIMEOUT, env.driver.volume_usage(&volume)).await {
             Ok(Ok(used)) => used,
             Ok(Err(error)) => return tracing::debug!(%error, locker = id, "a locker could not be measured"),
             Err(_) => None,
         };
-        if let Err(error) = env.store.set_locker_usage(tenant, id, walked, now_ms()).await {
-            tracing::debug!(%error, locker = id, "a locker's size could not be written down");
+        // One that cannot be measured keeps its last figure, and what was written since: a limit must not go with it.
+        let known = walked.or(locker.used_bytes);
+        if let Err(error) = env.store.set_locker_usage(tenant, id, known, now_ms()).await {
+            return tracing::debug!(%error, locker = id, "a locker's size could not be written down");
+        }
+        if walked.is_some() {
+            let mut written = lock(&self.written);
+            if let Some(since) = written.get_mut(id) {
+                *since = since.saturating_sub(before);
+                if *since == 0 {
+                    written.remove(id);
+                }
+            }
         }
     }
 
@@ -117,7 +128,8 @@ fn age(locker: &LockerRow) -> i64 {
 /// Bytes that an input is about to write, as far as it says; `announced` is what the request's head says of a body
 /// that streams.
 pub(crate) fn incoming(input: &Value, announced: Option<u64>) -> u64 {
-    let Some(content) = input["content"].as_str() else { return announced.unwrap_or(0) };
+    let content = input["content"].as_str().or_else(|| input["new_string"].as_str());
+    let Some(content) = content else { return announced.unwrap_or(0) };
     let bytes = if input["encoding"] == "base64" { content.len() / 4 * 3 } else { content.len() };
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
@@ -139,7 +151,11 @@ pub(crate) async fn make_room(sessions: &Sessions, tenant: &Tenant, id: &str, by
     let unknown = locker.backend_ref.is_some() && locker.used_bytes_at.is_none();
     let mut full = held(&locker);
     if unknown || (full.is_some() && age(&locker) > FRESH_MS) {
-        usage.walk(env, tenant, id).await;
+        let _place = usage.places.acquire().await.map_err(ApiError::internal)?;
+        // Whoever had the place before may have measured it.
+        if age(&env.store.get_locker(tenant, id).await?) > FRESH_MS {
+            usage.walk(env, tenant, id).await;
+        }
         full = held(&env.store.get_locker(tenant, id).await?);
     }
     match full {

@@ -54,7 +54,10 @@ pub async fn delete(app: &Arc<App>, context: &OpContext, id: &str) -> ApiResult<
     if row.deleted_at.is_none() {
         ask(app, context, &row, "sandbox.delete").await?;
     }
-    remove(app, &context.tenant, id).await
+    let (app, tenant, id) = (Arc::clone(app), context.tenant.clone(), id.to_owned());
+    // A client that goes away must not leave half of it undone.
+    let removal = tokio::spawn(async move { remove(&app, &tenant, &id).await });
+    removal.await.unwrap_or_else(|_| Err(ApiError::internal("a deletion ended without an answer")))
 }
 
 /// The tombstone first, then the session, then a managed locker. What fails here is finished by the next start-up; a

@@ -186,6 +186,8 @@ pub struct FinishExecution {
     pub ended_at: Millis,
     /// Moves the sandbox's idle time in the same write; null: leaves it.
     pub idle_expires_at: Option<Millis>,
+    /// Nothing ran, and the same request may succeed later: its Idempotency-Key is as if it had not been used.
+    pub frees_key: bool,
 }
 
 impl Store {

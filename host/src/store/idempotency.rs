@@ -178,3 +178,22 @@ impl Store {
         .await
     }
 }
+
+/// Forgets the claims, not answered yet, on what came to nothing: a repeat begins anew.
+pub(super) fn free(db: &Connection, tenant: &Tenant, resource_id: &str) -> Result<(), StoreError> {
+    db.prepare_cached("DELETE FROM idempotency WHERE resource_id = ?2 AND tenant = ?1 AND status IS NULL")?
+        .execute((tenant, resource_id))?;
+    Ok(())
+}
+
+/// Forgets what requests on a sandbox were answered: their answers hold what it was told to keep no longer. The
+/// answer to its creation stays.
+pub(super) fn forget_sandbox(db: &Connection, tenant: &Tenant, sandbox_id: &str) -> Result<(), StoreError> {
+    // `0` follows `/`: everything beneath the sandbox's own path, and nothing else.
+    db.prepare_cached(
+        "DELETE FROM idempotency WHERE tenant = ?1 AND method = 'POST' \
+         AND path > '/v1/sandboxes/' || ?2 || '/' AND path < '/v1/sandboxes/' || ?2 || '0'",
+    )?
+    .execute((tenant, sandbox_id))?;
+    Ok(())
+}

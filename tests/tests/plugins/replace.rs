@@ -8,7 +8,7 @@ const DEFAULTS: [&str; 3] = ["rules-default", "router-default", "adapter-ship"];
 
 #[test]
 fn rules_named_in_the_configuration_take_the_defaults_place() {
-    let config = json!({ "reason": "closed for the night", "but": ["sandbox.create", "capability.filesystem.list_dir"] });
+    let config = json!({ "reason": "closed for the night", "but": ["sandbox.create", "sandbox.delete", "capability.filesystem.list_dir"] });
     let bay = Bay::start(Options::default().fixture("rules-default", "deny-all", config));
     let sandbox = bay.api().sandbox(json!({ "profile": "shell-only", "start": "lazy" }));
     let error = sandbox.post("shell/exec", &json!({ "command": "true" })).error(403, "denied_by_rule");

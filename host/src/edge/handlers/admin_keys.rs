@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::Ids;
@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::auth::Tenant;
 use crate::credentials::create_key;
 use crate::edge::caller::Admin;
+use crate::edge::middleware::Audited;
 use crate::edge::openapi::refusals;
 use crate::edge::wire::{CreateKey, CreatedKey, KeyList, KeyObject};
 use crate::edge::{body, input};
@@ -45,9 +46,10 @@ pub async fn create(
     let body = body::json(&app, &headers, body, true).await?;
     let wanted = CreateKey::parse(&body, &context.tenant)?;
     let (row, key) = create_key(&app.store, wanted).await?;
+    let audited = Audited(row.id.clone());
     let made = CreatedKey { key: row.into(), secret: key.reveal() };
     let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok((StatusCode::CREATED, [no_store], Json(made)).into_response())
+    Ok((StatusCode::CREATED, Extension(audited), [no_store], Json(made)).into_response())
 }
 
 /// `GET /v1/admin/keys`: keys of one tenant or of all, newest first, expired and revoked ones too.

@@ -74,6 +74,9 @@ async fn by_body(
     body: Body,
     operation: &str,
 ) -> Response {
+    if let Err(error) = body::refuse_idempotency_key(&headers) {
+        return error.into_response();
+    }
     match body::json(&app, &headers, body, false).await {
         Ok(input) => capability::run(&app, &context, id, CAPABILITY, operation, input, headers).await,
         Err(error) => error.into_response(),

@@ -62,6 +62,7 @@ pub async fn stdin(
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Response> {
+    body::refuse_idempotency_key(&headers)?;
     let asked = body::json(&app, &headers, body, false).await?;
     one(&app, &context, sandbox_id, "process_stdin", asked, process).await
 }

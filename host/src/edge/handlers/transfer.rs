@@ -12,6 +12,7 @@ use super::files::{self, CAPABILITY};
 use super::{Ids, capability};
 use crate::app::App;
 use crate::auth::OpContext;
+use crate::edge::body;
 use crate::edge::caller::Guest;
 use crate::edge::form::Form;
 use crate::edge::incoming::{Broken, Incoming, Pieces};
@@ -49,14 +50,14 @@ pub async fn upload(
     body: Body,
 ) -> Response {
     let read = async {
+        body::refuse_idempotency_key(&headers)?;
         let body = Incoming::new(&headers, body, app.config.server.max_upload.bytes())?;
         let query = files::typed_query(&app, &context, &id, raw.as_deref(), "upload").await?;
         let (fields, file) = Form::new(&headers, body)?.fields(FIELDS).await?;
         Ok((merged(query, fields)?, file))
     };
     match read.await {
-        // Of the request's head nothing is about the file itself.
-        Ok((input, file)) => send(&app, &context, id, "upload", input, HeaderMap::new(), file).await,
+        Ok((input, file)) => send(&app, &context, id, "upload", input, length_of(&headers), file).await,
         Err(error) => ApiError::into_response(error),
     }
 }
@@ -72,6 +73,7 @@ pub async fn archive(
     body: Body,
 ) -> Response {
     let read = async {
+        body::refuse_idempotency_key(&headers)?;
         let body = Incoming::new(&headers, body, app.config.server.max_upload.bytes())?;
         let input = files::typed_query(&app, &context, &id, raw.as_deref(), "archive").await?;
         if !is_archive(&headers) {
@@ -124,6 +126,12 @@ async fn send(
         Some(error) => error.into_response(),
         None => response,
     }
+}
+
+/// Of a form's head only its length is about the file: by it the locker's room is known. It is not sent on.
+fn length_of(headers: &HeaderMap) -> HeaderMap {
+    let length = headers.get(header::CONTENT_LENGTH).cloned();
+    length.map(|length| (header::CONTENT_LENGTH, length)).into_iter().collect()
 }
 
 /// The form's fields over the query's.

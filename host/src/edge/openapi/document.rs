@@ -42,6 +42,9 @@ impl Document {
         // A socket has a route of its own, with a GET.
         for operation in operations.iter().filter(|operation| !operation.spec.upgrade) {
             let path = format!("/v1/sandboxes/{{id}}/{}/{}", operation.capability, operation.spec.name);
+            if self.whole["paths"].get(&path).is_some() {
+                continue;
+            }
             let Some(item) = paths.entry(&path).or_insert_with(|| json!({})).as_object_mut() else {
                 continue;
             };

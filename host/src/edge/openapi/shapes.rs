@@ -158,7 +158,7 @@ fn dress(route: &mut Value, operation: &PluginOperation, by_query: bool) {
     set_answer(
         route,
         if operation.spec.streams {
-            json!({ "application/octet-stream": { "schema": {} } })
+            json!({ "application/octet-stream": { "schema": {} }, "application/x-tar": { "schema": {} } })
         } else {
             json!({ "application/json": { "schema": operation.output_schema() } })
         },

@@ -9,7 +9,7 @@ use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::page::{Listing, Page};
 use crate::store::row::{Json, Millis, cap_all, cap_opt};
-use crate::store::sandboxes;
+use crate::store::{idempotency, sandboxes};
 
 /// Longest notes.
 const MAX_NOTES: usize = 16 << 10;
@@ -85,6 +85,7 @@ impl Store {
         let (owner, sandbox_id) = (tenant.clone(), sandbox_id.to_owned());
         self.write(tenant, move |db| {
             sandboxes::get(db, &owner, &sandbox_id)?;
+            idempotency::forget_sandbox(db, &owner, &sandbox_id)?;
             Ok(db
                 .prepare_cached(&format!(
                     "DELETE FROM executions WHERE rowid IN (SELECT rowid FROM executions \

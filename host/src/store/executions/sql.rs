@@ -152,6 +152,9 @@ pub(super) fn finish(
     match sandbox_id {
         Ok(sandbox_id) => {
             weigh(db, id, Some(end.ended_at))?;
+            if end.frees_key {
+                idempotency::free(db, tenant, id)?;
+            }
             sandboxes::touch(db, tenant, &sandbox_id, end.ended_at, end.idle_expires_at)
         }
         Err(rusqlite::Error::QueryReturnedNoRows) => {

@@ -13,6 +13,7 @@ CREATE TABLE idempotency (
     UNIQUE (tenant, method, path, key)
 ) STRICT;
 CREATE INDEX idempotency_age ON idempotency (created_at);
+CREATE INDEX idempotency_open ON idempotency (resource_id) WHERE status IS NULL;
 CREATE INDEX idempotency_tenant ON idempotency (tenant, created_at);
 
 -- How much of it each tenant has, kept by triggers so that no code path can forget it: counting would scan.

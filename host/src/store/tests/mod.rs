@@ -129,6 +129,7 @@ fn end(status: ExecutionStatus, at: Millis) -> FinishExecution {
         execution_time_ms: Some(3),
         ended_at: at,
         idle_expires_at: None,
+        frees_key: false,
     }
 }
 
