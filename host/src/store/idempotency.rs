@@ -186,13 +186,17 @@ pub(super) fn free(db: &Connection, tenant: &Tenant, resource_id: &str) -> Resul
     Ok(())
 }
 
-/// Forgets what requests on a sandbox were answered: their answers hold what it was told to keep no longer. The
-/// answer to its creation stays.
-pub(super) fn forget_sandbox(db: &Connection, tenant: &Tenant, sandbox_id: &str) -> Result<(), StoreError> {
+/// Forgets what a sandbox's executions were answered: that is what it was told to keep no longer.
+pub(super) fn forget_executions(
+    db: &Connection,
+    tenant: &Tenant,
+    sandbox_id: &str,
+) -> Result<(), StoreError> {
     // `0` follows `/`: everything beneath the sandbox's own path, and nothing else.
     db.prepare_cached(
         "DELETE FROM idempotency WHERE tenant = ?1 AND method = 'POST' \
-         AND path > '/v1/sandboxes/' || ?2 || '/' AND path < '/v1/sandboxes/' || ?2 || '0'",
+         AND path > '/v1/sandboxes/' || ?2 || '/' AND path < '/v1/sandboxes/' || ?2 || '0' \
+         AND substr(resource_id, 1, 4) = 'exe_'",
     )?
     .execute((tenant, sandbox_id))?;
     Ok(())

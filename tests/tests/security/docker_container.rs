@@ -89,7 +89,7 @@ fn mounts(bay: &Bay, shown: &Value) {
             "the runtime".clone_into(&mut place);
         }
         match (place.as_str(), mount["Type"].as_str()) {
-            ("the runtime", Some("volume")) => assert_eq!(mount["RW"], false, "{mount}"),
+            ("the runtime" | "/.bay", Some("volume")) => assert_eq!(mount["RW"], false, "{mount}"),
             ("/.bay/spool" | "/workspace", Some("volume")) => {}
             ("/.bay-socket", Some("bind")) => {
                 let source = mount["Source"].as_str().unwrap_or_default();
@@ -105,9 +105,9 @@ fn mounts(bay: &Bay, shown: &Value) {
     seen.sort();
     let by_socket = ["socket", "auto"].contains(&driver::connect().as_str());
     let expected: &[&str] = if by_socket {
-        &["/.bay-socket", "/.bay/spool", "/workspace", "the runtime"]
+        &["/.bay", "/.bay-socket", "/.bay/spool", "/workspace", "the runtime"]
     } else {
-        &["/.bay/spool", "/workspace", "the runtime"]
+        &["/.bay", "/.bay/spool", "/workspace", "the runtime"]
     };
     assert_eq!(seen, expected);
 }

@@ -85,7 +85,7 @@ impl Store {
         let (owner, sandbox_id) = (tenant.clone(), sandbox_id.to_owned());
         self.write(tenant, move |db| {
             sandboxes::get(db, &owner, &sandbox_id)?;
-            idempotency::forget_sandbox(db, &owner, &sandbox_id)?;
+            idempotency::forget_executions(db, &owner, &sandbox_id)?;
             Ok(db
                 .prepare_cached(&format!(
                     "DELETE FROM executions WHERE rowid IN (SELECT rowid FROM executions \

@@ -215,7 +215,7 @@ pub(super) fn delete(
         sessions::stop_live(db, id, "the sandbox was deleted")?;
         lockers::mark_managed(db, id, at)?;
         executions::erase_some(db, id)?;
-        idempotency::forget_sandbox(db, tenant, id)?;
+        idempotency::forget_executions(db, tenant, id)?;
     }
     let sandbox = get_any(db, tenant, id)?;
     let session = sessions::live(db, tenant, id)?;
