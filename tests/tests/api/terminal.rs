@@ -72,7 +72,7 @@ fn gone(bay: &Bay, sandbox: &Sandbox) {
     // Not every image has `pgrep`.
     let look = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q 'sleep 1234[5]'";
     let runs = || sandbox.shell(look)["success"] == true;
-    assert!(runs());
+    assert!(soon(LIMIT, runs), "what was started in the terminal does not run");
     drop(terminal);
     assert!(soon(LIMIT, || !runs()), "what ran in the terminal outlived its connection");
 }
