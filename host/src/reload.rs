@@ -10,6 +10,7 @@
 //! read at start only.
 
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ enum ReloadError {
     /// Reading ended early.
     #[error("reading the profiles ended early: {0}")]
     Read(#[from] tokio::task::JoinError),
+    /// All of it would go at once: every tenant's rules, quotas and list of profiles.
+    #[error("{} is no longer there; leave it empty where no tenant is to have a file", .0.display())]
+    NoTenants(PathBuf),
 }
 
 /// Puts new profiles, tenants and quotas in the place of the old.
@@ -86,6 +90,14 @@ impl Reloader {
         let (dir, known) = (self.app.config.profiles_dir.clone(), self.known.clone());
         let set = tokio::task::spawn_blocking(move || ProfileSet::load(dir.as_deref(), &known)).await??;
         let app = &self.app;
+        // A directory that is being exchanged is not there for a moment, and what it forbids must not go with it.
+        if let Some(tenants) = app.config.profiles_dir.as_ref().map(|dir| dir.join("tenants"))
+            && app.profiles.load().has_tenants()
+            && !set.has_tenants()
+            && !tenants.is_dir()
+        {
+            return Err(ReloadError::NoTenants(tenants));
+        }
         let plugins = app.plugins.load().with_tenants(&self.host, &app.config.plugins, &set).await?;
         let profiles = set.all().count();
         // What forbids before what allows: a new tenant's rules are in force when its profiles are.

@@ -54,6 +54,11 @@ impl ProfileSet {
         Self::build(profiles, tenants, known)
     }
 
+    /// Whether any tenant has a file.
+    pub fn has_tenants(&self) -> bool {
+        !self.tenants.is_empty()
+    }
+
     /// Reads one profile by itself; of one that lies in `tenants/`, the whole directory above, because a tenant's file
     /// says nothing without the profiles.
     pub fn load_file(file: &Path, known: &KnownPlugins) -> Result<Self, ProfileErrors> {

@@ -108,6 +108,13 @@ fn a_tenants_file_comes_changes_and_goes_and_a_hangup_is_a_reload_too() {
     });
     acme.call("DELETE", &format!("/v1/sandboxes/{two}")).send().expect(204);
 
+    // A directory that is not there for a moment takes nothing along.
+    let away = bay.home().join("profiles/tenants.away");
+    std::fs::rename(&dir, &away).expect("move tenants/ away");
+    until("it is missed", LONG, || bay.log().contains("is no longer there").then_some(()));
+    assert_eq!(profiles(&acme), ["shell-only"]);
+    std::fs::rename(&away, &dir).expect("move tenants/ back");
+
     std::fs::remove_file(dir.join("acme.toml")).expect("remove the tenant's file");
     until("acme sees every profile again", LONG, || (profiles(&acme) == all).then_some(()));
 
