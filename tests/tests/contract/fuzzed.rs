@@ -52,7 +52,7 @@ fn tool(bay: &Bay, folder: &Path) -> Command {
         .args(["--url", &format!("http://{}", bay.addr())])
         .args(["--header", &format!("Authorization: Bearer {}", bay.key())])
         .args(["--checks", CHECKS, "--phases", "examples,coverage,fuzzing"])
-        .args(["--max-examples", "8", "--workers", "4", "--request-timeout", "20", "--no-shrink"])
+        .args(["--max-examples", "8", "--workers", "1", "--request-timeout", "20", "--no-shrink"])
         .args(["--generation-database", "none", "--suppress-health-check", "all", "--warnings", "off"])
         .args(["--exclude-path-regex", STREAMS, "--seed", &seed(), "--continue-on-failure"])
         .env("NO_COLOR", "1")
