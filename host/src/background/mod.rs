@@ -11,6 +11,7 @@ mod expired;
 mod gc;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,8 @@ pub use gc::{TaskReport, collect};
 const TOMBSTONE_MS: i64 = 24 * 3600 * 1000;
 /// How long an execution that no history keeps is known after its end, for whoever waits for it.
 const UNLISTED_MS: i64 = 600 * 1000;
+/// How long one run takes over expired sandboxes.
+const EXPIRED_LIMIT: Duration = Duration::from_secs(60);
 /// Most rounds of one task in one run; each takes a bounded number of rows.
 const MAX_ROUNDS: usize = 200;
 
@@ -106,11 +109,13 @@ pub async fn keep_house(app: &Arc<App>) -> (HousekeepingReport, Result<(), Store
     let _alone = app.house.lock().await;
     let (system, config) = (SystemContext::for_background(), &app.config.housekeeping);
     let mut report = HousekeepingReport::default();
-    let expired = expired::run(app, &system, *config.expired_grace, &mut report.expired).await;
     let keep = i64::try_from(config.idempotency_keep.as_millis()).unwrap_or(i64::MAX);
     let keys = prune_keys(&app.store, &system, now_ms().saturating_sub(keep), &mut report).await;
     let history = prune_history(&app.store, &system, &app.config.history, &mut report).await;
     let audit = prune_audit(&app.store, &system, &mut report).await;
+    // Last and bounded, because it waits for a driver, which may hang; the next run goes on.
+    let expired = expired::run(app, &system, *config.expired_grace, &mut report.expired);
+    let expired = tokio::time::timeout(EXPIRED_LIMIT, expired).await.unwrap_or(Ok(()));
     (report, expired.and(keys).and(history).and(audit))
 }
 

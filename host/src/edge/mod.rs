@@ -6,6 +6,7 @@ pub mod admin_socket;
 pub mod answer;
 pub mod body;
 pub mod caller;
+pub mod credential;
 pub mod form;
 pub mod handlers;
 pub mod idempotency;

@@ -1,5 +1,6 @@
-//! Executions that an earlier Bay left running: those whose session was taken over go on in it, so their end is asked
-//! of the runtime. Runs once, when what an earlier Bay left has been gone through.
+//! The end of executions that nobody waits for any more, asked of the runtime: those that an earlier Bay left running
+//! and whose session was taken over (once, when all that it left has been gone through), and those that waited behind
+//! others for longer than the host gave them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,8 @@ const SIDE_BY_SIDE: usize = 64;
 const LONGEST: Duration = Duration::from_secs(3700);
 /// Marks an error that says nothing of how the work ended.
 const LOST: &str = "lost";
+/// How long a runtime may take to say that it has an execution.
+const PROBE: Duration = Duration::from_secs(3);
 /// Between two attempts at a runtime that did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -76,6 +79,31 @@ async fn one(app: &Arc<App>, row: ExecutionRow) {
     flying.land(&outcome.map(|(_, value)| value));
 }
 
+/// What becomes of a call that the host gave up: its own time counts from when its code starts, so that one that waited
+/// behind others may only have begun. None where the runtime does not say that it has it.
+pub(super) async fn late(
+    app: &App,
+    context: &OpContext,
+    sandbox_id: &str,
+    id: &str,
+) -> Option<ApiResult<(u64, Value)>> {
+    let row = app.store.get_execution(&context.tenant, sandbox_id, id).await.ok()?;
+    let sandbox = app.store.get_sandbox(&context.tenant, sandbox_id).await.ok()?;
+    let mut known = known::find(app, sandbox.clone(), &row, "result", json!({})).ok()??;
+    known.routed.timeout = Some(PROBE);
+    match known.ask(context).await {
+        Ok(value) => {
+            let seq = known.lease.live.seq;
+            Some(Ok((seq, merged(value, id, seq))))
+        }
+        Err(error) if error.details["running"] == true => {
+            drop(known);
+            Some(ended(app, context, &sandbox, &row).await)
+        }
+        Err(_) => None,
+    }
+}
+
 /// Asks until there is an end, or nobody left who could know.
 async fn ended(
     app: &App,
@@ -103,6 +131,6 @@ async fn ended(
 }
 
 fn lost() -> ApiError {
-    ApiError::new(Code::RuntimeError, "Bay was restarted meanwhile, and what ran this is gone")
+    ApiError::new(Code::RuntimeError, "what ran this is gone, and nobody saw how it ended")
         .with(json!({ "reason": LOST }))
 }

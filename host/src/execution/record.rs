@@ -1,5 +1,7 @@
 //! The record of an execution: the intent before anything is dispatched, one end after.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use super::admit::Routed;
@@ -9,6 +11,11 @@ use crate::error::{ApiError, ApiResult, Code};
 use crate::profile::History;
 use crate::store::{Claim, ExecutionStatus, FinishExecution, NewExecution, StoreError};
 use crate::time::now_ms;
+
+/// Before the first repeat of a write that failed, doubled for each further one ...
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// ... up to this: some 16 s in all.
+const LAST_PAUSE: Duration = Duration::from_secs(8);
 
 /// What the path remembers of a call.
 pub enum Recorded {
@@ -97,7 +104,7 @@ impl Recorded {
         };
         let outcome = outcome.map(|(seq, value)| (seq, merged(value, id, seq)));
         let end = end(keep, &outcome);
-        match app.store.finish_execution(&context.tenant, id, end).await {
+        match write(app, context, id, end).await {
             Ok(()) => {}
             // The sandbox was deleted while this ran: there is nobody left to remember it.
             Err(StoreError::NotFound { .. }) => {
@@ -106,6 +113,21 @@ impl Recorded {
             Err(error) => return Err(outcome.err().unwrap_or_else(|| error.into())),
         }
         outcome.map(|(_, value)| value)
+    }
+}
+
+/// Writes an end. A store that is flooded or away for a moment is tried again: without its end an execution would count
+/// as running until the next start.
+async fn write(app: &App, context: &OpContext, id: &str, end: FinishExecution) -> Result<(), StoreError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let written = app.store.finish_execution(&context.tenant, id, end.clone()).await;
+        let passing = matches!(written, Err(StoreError::Overloaded | StoreError::Unavailable { .. }));
+        if !passing || pause > LAST_PAUSE {
+            return written;
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 

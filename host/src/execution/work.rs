@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::admit::Routed;
 use super::dispatch::{self, Client};
+use super::follow;
 use super::{Flying, Recorded, Stage, Stages};
 use crate::app::App;
 use crate::auth::OpContext;
@@ -100,6 +101,13 @@ impl Work {
         recorded: &Recorded,
         outcome: ApiResult<(u64, Value)>,
     ) -> ApiResult<Value> {
+        let outcome = match (outcome, recorded.execution_id()) {
+            (Err(error), Some(id)) if error.code == Code::Timeout => {
+                let late = follow::late(&self.app, &self.context, &routed.admitted.sandbox.id, id).await;
+                late.unwrap_or(Err(error))
+            }
+            (outcome, _) => outcome,
+        };
         crate::telemetry::metrics::call_ended(&routed.admitted.capability, &outcome);
         let finished = recorded.finish(&self.app, &self.context, routed, outcome).await;
         if let Some(flying) = &self.flying {

@@ -30,7 +30,7 @@ use crate::plugins::{Adapter, Plugins};
 use crate::profile::{FILESYSTEM, Profile, files_only};
 use crate::runtime::CallerRequest;
 use crate::session::{Lease, SessionError};
-use crate::store::{LockerRow, SandboxRow};
+use crate::store::{LockerRow, MAX_FILES_OF_TENANT, SandboxRow};
 use crate::time::now_ms;
 
 /// What a caller is told to wait when a start takes longer than its budget.
@@ -198,10 +198,14 @@ fn is_full(started: &Result<Lease, SessionError>) -> bool {
     matches!(started, Err(SessionError::Failed(error)) if error.code == Code::Overloaded)
 }
 
-/// Ends the one that nobody uses for the longest time, of this tenant where it has one. Whether there was one.
+/// Ends the one that nobody uses for the longest time: of this tenant where it has one, and of no other where it has as
+/// many as a tenant may have. Whether there was one.
 async fn make_place(app: &Arc<App>, context: &OpContext) -> ApiResult<bool> {
     let running = app.store.list_files_sandboxes(&SystemContext::for_background()).await?;
-    let unused = running.into_iter().filter(|s| !app.sessions.is_in_use(&s.id));
+    let is_own = |s: &SandboxRow| s.tenant == context.tenant;
+    let own_are_full = running.iter().filter(|s| is_own(s)).count() >= MAX_FILES_OF_TENANT;
+    let unused =
+        running.into_iter().filter(|s| (is_own(s) || !own_are_full) && !app.sessions.is_in_use(&s.id));
     let oldest = unused
         .filter_map(|s| Some(((s.tenant != context.tenant, app.sessions.last_used(&s.id)?), s)))
         .min_by_key(|(order, _)| *order);

@@ -107,6 +107,16 @@ async fn remove(app: &Arc<App>, tenant: &Tenant, id: &str) -> ApiResult<()> {
     Ok(())
 }
 
+/// Has the locker of a sandbox measured soon, where it has a limit.
+pub(crate) async fn measure_limited(app: &Arc<App>, context: &OpContext, sandbox_id: &str) {
+    let tenant = &context.tenant;
+    let Ok(sandbox) = app.store.get_sandbox(tenant, sandbox_id).await else { return };
+    let locker = app.store.get_locker(tenant, &sandbox.locker_id).await;
+    if locker.is_ok_and(|locker| locker.size_limit_mb.is_some()) {
+        app.sessions.usage().walk_later(app.sessions.env(), tenant, &sandbox.locker_id);
+    }
+}
+
 /// Ends what serves this locker's files, so that its volume may go.
 pub(crate) async fn end_files(app: &Arc<App>, tenant: &Tenant, locker_id: &str) -> ApiResult<()> {
     let Some(sandbox) = app.store.find_files_sandbox(tenant, locker_id).await? else { return Ok(()) };

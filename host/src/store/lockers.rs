@@ -9,6 +9,7 @@ use crate::auth::{SystemContext, Tenant};
 pub(super) mod files;
 mod list;
 
+pub use files::MAX_FILES_OF_TENANT;
 pub use list::{LockerChange, LockerFilter};
 
 use super::Store;

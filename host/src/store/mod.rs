@@ -52,7 +52,7 @@ pub use executions::{
 };
 pub use idempotency::{Claim, Claimed};
 pub use keys::{KeyRow, NewKey};
-pub use lockers::{LockerChange, LockerFilter, LockerRow, NewLocker};
+pub use lockers::{LockerChange, LockerFilter, LockerRow, MAX_FILES_OF_TENANT, NewLocker};
 pub use page::{Cursor, Listing, Page};
 pub use quota::{Limits, Quota, Quotas, Usage};
 pub use row::{Env, Millis};

@@ -134,8 +134,9 @@ pub fn run(call: &Call, plan: Plan) -> Result<Plan, Fault> {
     Ok(Plan { action: Action::Forward(request), reader })
 }
 
+/// A little less than the host waits, so that the answer comes in time.
 fn seconds(call: &Call) -> u64 {
-    u64::from(call.context.deadline_ms / 1000).clamp(1, MAX_WAIT)
+    u64::from(call.context.deadline_ms / 1000).saturating_sub(1).clamp(1, MAX_WAIT)
 }
 
 fn ask(execution_id: &str, seconds: u64) -> Action {
@@ -168,7 +169,10 @@ struct Record<'a> {
 pub fn record(body: &str) -> Result<String, Fault> {
     let record: Record = parse(body)?;
     match (record.status.as_str(), record.error, record.result) {
-        ("running", ..) => Err(fault("timeout", "the execution has not ended yet")),
+        ("running", ..) => {
+            let details = json!({ "running": true }).to_string();
+            Err(Fault { details, ..fault("timeout", "the execution has not ended yet") })
+        }
         (_, Some(error), _) => Err(named(error)),
         (_, None, Some(result)) if record.capability == "python" => python(result.get()),
         (_, None, Some(result)) if record.capability == "shell" => shell(result.get()),

@@ -209,6 +209,12 @@ fn a_full_locker_takes_no_more_until_something_is_deleted() {
     assert!(full["details"]["used_bytes"].as_u64() >= Some(600_000), "{full}");
     let sandbox = api.sandbox(json!({ "profile": "shell-only", "locker_id": locker.id }));
     sandbox.write_with(half("two")).error(507, "storage_full");
+    let form = format!(
+        "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n{}\r\n--b--\r\n",
+        "x".repeat(600_000)
+    );
+    let upload = sandbox.call("POST", "filesystem/upload").query("path", "two");
+    upload.body("multipart/form-data; boundary=b", form).error(507, "storage_full");
     sandbox.write("small", "fits");
     assert_eq!(sandbox.read("small"), "fits");
     sandbox.remove("one").send().expect(200);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base64::Engine as _;
-use bay_tests::{Bay, Sandbox, form, soon, until};
+use bay_tests::{Bay, Options, Sandbox, form, soon, until};
 use serde_json::{Value, json};
 
 /// Code that waits until the file `go` shows in the workspace.
@@ -19,6 +19,22 @@ fn python_answers_as_the_contract_says() {
     surroundings(&sandbox);
     bounded_output(&sandbox);
     expectations(&sandbox);
+}
+
+#[test]
+fn a_call_that_waits_behind_a_long_one_has_all_of_its_time() {
+    let bay = Bay::start(Options::default());
+    let sandbox = bay.api().sandbox(json!({}));
+    sandbox.python_ok("import time");
+    // Longer than Bay gives a runtime beyond a call's own timeout.
+    let long = json!({ "code": "time.sleep(19)", "timeout": 60, "wait": 0 });
+    sandbox.post("python/exec", &long).send().expect(202);
+    let body = json!({ "code": "print('late')", "timeout": 1, "wait": 60 });
+    let late = sandbox.post("python/exec", &body).send().expect(200);
+    assert_eq!((&late["success"], &late["output"]), (&json!(true), &json!("late\n")), "{late}");
+    assert!(late["queued_ms"].as_u64() > Some(16_000), "{late}");
+    let tail = format!("executions/{}", late["execution_id"].as_str().expect("an id"));
+    assert_eq!(sandbox.call("GET", &tail).send().expect(200)["status"], "succeeded");
 }
 
 #[test]

@@ -153,6 +153,21 @@ fn stopped(bay: &Bay, sandbox: &Sandbox) {
     assert_eq!(last(&mut terminal), Frame::Close(Some(4404)));
 }
 
+#[test]
+fn a_bay_that_ends_says_so_and_the_sandbox_stays() {
+    let mut bay = Bay::start(Options::default().config(json!({ "server": { "drain_timeout": "1s" } })));
+    let sandbox = sandbox(&bay);
+    sandbox.shell_ok("touch here");
+    let mut terminal = open(&bay, &sandbox, "", &[V1]);
+    terminal.until("$", LIMIT);
+    assert!(bay.terminate().success());
+    assert_eq!(last(&mut terminal), Frame::Close(Some(1001)));
+    bay.start_again();
+    let sandbox = Sandbox::again(&bay.api(), sandbox);
+    sandbox.shell_ok("test -e here");
+    assert_eq!(sandbox.show()["session_seq"], 1);
+}
+
 /// The last frame; an `exit` may come before it.
 fn last(terminal: &mut Ws) -> Frame {
     match terminal.control(LIMIT) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bay_tests::live::Live;
-use bay_tests::{Bay, Options, Sandbox, sse};
+use bay_tests::{Bay, Client, Options, Sandbox, sse};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -33,6 +33,21 @@ fn changes_are_told_while_they_happen() {
     watched("nothing").error(404, "file_not_found");
     assert_eq!(watched("../x").error(400, "invalid_path")["details"]["reason"], "path_traversal");
     watched(".").query("recursive", "maybe").bad_fields(&["recursive"]);
+}
+
+#[test]
+fn a_stream_ends_with_the_key_that_opened_it() {
+    let bay = Bay::start(Options::default());
+    let sandbox = bay.api().sandbox(json!({ "profile": "shell-only" }));
+    let key = bay.api().post("/v1/admin/keys", &json!({ "name": "short-lived" })).send().expect(201);
+    let client = Client::new(bay.addr(), key["secret"].as_str());
+    let sandbox = Sandbox::again(&client, sandbox);
+    let mut watch = open(&sandbox, ".", true);
+    sandbox.write("seen", "x");
+    assert_eq!(next(&mut watch, "created")["path"], "seen");
+    let id = key["id"].as_str().expect("an id");
+    bay.api().call("DELETE", &format!("/v1/admin/keys/{id}")).send().expect(204);
+    watch.until("0\r\n\r\n", LIMIT);
 }
 
 fn open(sandbox: &Sandbox, path: &str, recursive: bool) -> Live {

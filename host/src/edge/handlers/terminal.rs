@@ -6,6 +6,7 @@
 //! | code | why |
 //! |---|---|
 //! | 1000 | the shell has ended |
+//! | 1001 | Bay is ending; the sandbox stays |
 //! | 1011 | the runtime went away |
 //! | 4401 | the key or token that opened it has been revoked or has run out |
 //! | 4404 | the sandbox has been deleted |
@@ -13,29 +14,26 @@
 //! | 4409 | the sandbox has been stopped, or has expired |
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, header};
 
 use super::{Ids, capability, files};
 use crate::app::App;
 use crate::auth::OpContext;
-use crate::auth::token::is_token;
 use crate::edge::caller::Guest;
+use crate::edge::credential::LetInBy;
 use crate::edge::openapi::refusals;
-use crate::edge::websocket::{BEARER, Handshake, tokens};
-use crate::error::{ApiError, ApiResult, Code};
+use crate::edge::server::Ending;
+use crate::edge::websocket::Handshake;
+use crate::error::{ApiError, Code};
 use crate::runtime::{CallerRequest, ClientUpgrade, Close, Endings};
 use crate::session::Phase;
 use crate::store::SandboxStatus;
 use crate::time::now_ms;
 
 const CAPABILITY: &str = "terminal";
-/// How often it is asked whether the credential is still good: a revoked one must not keep a shell.
-const RECHECK: Duration = Duration::from_secs(5);
 
 refusals!(Terminal: ValidationError, CapabilityNotSupported, DeniedByRule, NotFound, SandboxExpired, QuotaExceeded, Busy, RuntimeError, PluginError, SessionNotReady, Timeout);
 
@@ -52,7 +50,8 @@ pub async fn ws(
     RawQuery(raw): RawQuery,
     mut request: Request,
 ) -> Response {
-    let credential = Credential::of(request.headers());
+    let credential = request.extensions().get::<LetInBy>().cloned().unwrap_or_default();
+    let ending = request.extensions().get::<Ending>().cloned();
     let asked = async {
         let input = files::typed_input(&app, &context, &id, raw.as_deref(), CAPABILITY, "ws").await?;
         Ok((input, Handshake::of(&mut request)?))
@@ -61,7 +60,8 @@ pub async fn ws(
         Ok(asked) => asked,
         Err(error) => return ApiError::into_response(error),
     };
-    let endings = Terminated { app: Arc::clone(&app), context: context.clone(), id: id.clone(), credential };
+    let endings =
+        Terminated { app: Arc::clone(&app), context: context.clone(), id: id.clone(), credential, ending };
     let upgrade = ClientUpgrade {
         connection: handshake.connection,
         key: handshake.key,
@@ -72,58 +72,29 @@ pub async fn ws(
     capability::run_with(&app, &context, id, CAPABILITY, "ws", input, caller).await
 }
 
-/// What a terminal was opened with. In memory only, and never shown.
-enum Credential {
-    None,
-    Key(String),
-    Token(String),
-}
-
-impl Credential {
-    /// It has been found good already.
-    fn of(headers: &HeaderMap) -> Self {
-        let mut offered = tokens(headers, &header::SEC_WEBSOCKET_PROTOCOL);
-        if let Some(token) = offered.find_map(|protocol| protocol.strip_prefix(BEARER)) {
-            return Self::Token(token.to_owned());
-        }
-        let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()?.split_once(' '));
-        let key = headers.get("x-api-key").and_then(|v| v.to_str().ok());
-        match bearer.map(|(_, text)| text).or(key).map(str::trim) {
-            Some(token) if is_token(token) => Self::Token(token.to_owned()),
-            Some(key) => Self::Key(key.to_owned()),
-            None => Self::None,
-        }
-    }
-
-    async fn check(&self, app: &App) -> ApiResult<()> {
-        match self {
-            Self::None => Ok(()),
-            Self::Key(text) => app.authenticate_key(text).await.map(drop),
-            Self::Token(text) => app.authenticate_token(text).await.map(drop),
-        }
-    }
-}
-
 /// What Bay knows of a terminal's end.
 struct Terminated {
     app: Arc<App>,
     context: OpContext,
     id: String,
-    credential: Credential,
+    credential: LetInBy,
+    ending: Option<Ending>,
 }
 
 #[async_trait]
 impl Endings for Terminated {
     async fn must_end(&self) -> Close {
-        loop {
-            tokio::time::sleep(RECHECK).await;
-            match self.credential.check(&self.app).await {
-                Err(error) if error.code == Code::Unauthorized => {
-                    return Close { code: 4401, reason: "the credential is good no longer" };
-                }
-                // A store that cannot be asked ends nothing.
-                Ok(()) | Err(_) => {}
+        let ending = async {
+            match &self.ending {
+                Some(Ending(token)) => token.cancelled().await,
+                None => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            () = self.credential.is_over(&self.app) => {
+                Close { code: 4401, reason: "the credential is good no longer" }
+            }
+            () = ending => Close { code: 1001, reason: "Bay is ending" },
         }
     }
 

@@ -19,6 +19,7 @@ use crate::edge::incoming::{Broken, Incoming, Pieces};
 use crate::edge::openapi::refusals;
 use crate::edge::wire::files::{Unpacked, UploadForm, Uploaded};
 use crate::error::{ApiError, ApiResult, Code};
+use crate::locker;
 use crate::runtime::CallerRequest;
 
 refusals!(Transfer: ValidationError, InvalidPath, CapabilityNotSupported, IsADirectory, NotADirectory, DeniedByRule, PermissionDenied, NotFound, FileNotFound, Conflict, AlreadyExists, SandboxExpired, PayloadTooLarge, UnsupportedMediaType, QuotaExceeded, Busy, RuntimeError, PluginError, SessionNotReady, Timeout, StorageFull);
@@ -119,9 +120,13 @@ async fn send(
     headers: HeaderMap,
     pieces: impl Pieces,
 ) -> Response {
-    let broken = Broken::default();
+    let (broken, is_announced) = (Broken::default(), headers.contains_key(header::CONTENT_LENGTH));
     let caller = CallerRequest { headers, body: Some(broken.pass_on(pieces)), ..CallerRequest::default() };
-    let response = capability::run_with(app, context, id, CAPABILITY, operation, input, caller).await;
+    let response = capability::run_with(app, context, id.clone(), CAPABILITY, operation, input, caller).await;
+    if !is_announced {
+        // How much it was is known only from what is there now.
+        locker::measure_limited(app, context, &id).await;
+    }
     match broken.reason() {
         Some(error) => error.into_response(),
         None => response,

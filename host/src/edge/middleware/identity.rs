@@ -13,20 +13,21 @@ use crate::app::App;
 use crate::auth::token::is_token;
 use crate::auth::{OpContext, Scope, Tenant};
 use crate::credentials::Holder;
+use crate::edge::credential::{Credential, LetInBy};
 use crate::edge::server::Peer;
+use crate::edge::websocket::BEARER;
 use crate::error::{ApiError, ApiResult, Code};
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const X_OWNER: HeaderName = HeaderName::from_static("x-owner");
-/// How a browser sends a sandbox token: it can set no header of a WebSocket but this one.
-const SUBPROTOCOL: &str = "bearer.";
 
 /// Puts an [`OpContext`] into the request, or answers 401; 429 where an address goes on with what is wrong.
 pub async fn authenticate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     match Asked::of(&request).context(&app).await {
-        Ok(context) => {
+        Ok((context, by)) => {
             request.extensions_mut().insert(context);
-            next.run(request).await
+            request.extensions_mut().insert(by.clone());
+            by.bound(app, next.run(request).await)
         }
         Err(error) => error.into_response(),
     }
@@ -35,7 +36,7 @@ pub async fn authenticate(State(app): State<Arc<App>>, mut request: Request, nex
 /// For routes that need no key but say more to one that has a scope: a good key is noted, any other is as none. So is
 /// a sandbox token, which is for routes of its sandbox only.
 pub async fn recognise(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    if let Ok(context) = Asked::of(&request).context(&app).await
+    if let Ok((context, _)) = Asked::of(&request).context(&app).await
         && context.grant.is_none()
     {
         request.extensions_mut().insert(context);
@@ -82,32 +83,31 @@ impl Asked {
         }
     }
 
-    async fn context(self, app: &App) -> ApiResult<OpContext> {
+    async fn context(self, app: &App) -> ApiResult<(OpContext, LetInBy)> {
         let ids = self
             .ids
             .clone()
             .ok_or_else(|| ApiError::internal("a request without an id reached authentication"))?;
-        let holder = self.holder(app).await?;
-        Ok(OpContext {
+        let credential = presented(&self.headers)?;
+        let holder = self.holder(app, credential.as_ref()).await?;
+        let context = OpContext {
             tenant: holder.tenant,
             key_id: holder.key_id,
             scopes: holder.scopes,
             grant: holder.grant,
             request_id: ids.request_id,
             client_request_id: ids.client_request_id,
-        })
+        };
+        Ok((context, LetInBy::new(credential)))
     }
 
-    async fn holder(&self, app: &App) -> ApiResult<Holder> {
+    async fn holder(&self, app: &App, credential: Option<&Credential>) -> ApiResult<Holder> {
         let owner = self.headers.get(X_OWNER);
-        if let Some(presented) = presented(&self.headers)? {
+        if let Some(credential) = credential {
             if owner.is_some() {
                 return Err(owner_refused());
             }
-            let found = match presented {
-                Presented::Key(text) => app.authenticate_key(&text).await,
-                Presented::Token(text) => app.authenticate_token(&text).await,
-            };
+            let found = credential.holder(app).await;
             return found.map_err(|error| app.credentials.refusal(error, self.peer));
         }
         if !app.config.server.allow_anonymous {
@@ -131,17 +131,10 @@ fn owner_refused() -> ApiError {
     ApiError::field("X-Owner", "only an anonymous caller on loopback may name its tenant; leave it out")
 }
 
-/// A credential as it came.
-#[derive(PartialEq, Eq)]
-enum Presented {
-    Key(String),
-    Token(String),
-}
-
 /// What a client sent, from any of the three headers. Two that differ are a mistake worth saying.
-fn presented(headers: &HeaderMap) -> ApiResult<Option<Presented>> {
+fn presented(headers: &HeaderMap) -> ApiResult<Option<Credential>> {
     let bearer = single(headers, &header::AUTHORIZATION)?.map(bearer).transpose()?;
-    let plain = single(headers, &X_API_KEY)?.map(|text| Presented::Key(text.trim().to_owned()));
+    let plain = single(headers, &X_API_KEY)?.map(|text| Credential::Key(text.trim().to_owned()));
     let mut found = None;
     for one in [bearer, plain, subprotocol(headers)?].into_iter().flatten() {
         if found.as_ref().is_some_and(|other| *other != one) {
@@ -166,31 +159,31 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> ApiResult<Option<&'h
     Ok(Some(text))
 }
 
-fn bearer(text: &str) -> ApiResult<Presented> {
+fn bearer(text: &str) -> ApiResult<Credential> {
     let (scheme, key) = text.split_once(' ').unwrap_or((text, ""));
     let key = key.trim();
     if !scheme.eq_ignore_ascii_case("bearer") || key.is_empty() {
         return Err(unauthorized("use Authorization: Bearer <key>"));
     }
     let key = key.to_owned();
-    Ok(if is_token(&key) { Presented::Token(key) } else { Presented::Key(key) })
+    Ok(if is_token(&key) { Credential::Token(key) } else { Credential::Key(key) })
 }
 
 /// The token among the subprotocols that a WebSocket client offers. A key is refused here whether it is good or not:
 /// it would be a page that holds it.
-fn subprotocol(headers: &HeaderMap) -> ApiResult<Option<Presented>> {
+fn subprotocol(headers: &HeaderMap) -> ApiResult<Option<Credential>> {
     let mut found = None;
     for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
         // What is not text offers no protocol of ours.
         let offered = value.to_str().unwrap_or_default().split(',').map(str::trim);
-        for credential in offered.filter_map(|protocol| protocol.strip_prefix(SUBPROTOCOL)) {
+        for credential in offered.filter_map(|protocol| protocol.strip_prefix(BEARER)) {
             if !is_token(credential) {
                 return Err(unauthorized("a subprotocol may hold a sandbox token, and never an API key"));
             }
             if found.is_some() {
                 return Err(unauthorized("several tokens were offered; offer one"));
             }
-            found = Some(Presented::Token(credential.to_owned()));
+            found = Some(Credential::Token(credential.to_owned()));
         }
     }
     Ok(found)
@@ -200,7 +193,7 @@ fn subprotocol(headers: &HeaderMap) -> ApiResult<Option<Presented>> {
 mod tests {
     use super::*;
 
-    fn found(headers: &[(&'static str, &str)]) -> Result<Option<Presented>, Code> {
+    fn found(headers: &[(&'static str, &str)]) -> Result<Option<Credential>, Code> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
@@ -210,8 +203,8 @@ mod tests {
 
     #[test]
     fn a_credential_is_found_in_each_of_its_headers() {
-        let key = |text: &str| Some(Presented::Key(text.to_owned()));
-        let token = |text: &str| Some(Presented::Token(text.to_owned()));
+        let key = |text: &str| Some(Credential::Key(text.to_owned()));
+        let token = |text: &str| Some(Credential::Token(text.to_owned()));
         let ws = "sec-websocket-protocol";
         for (headers, wanted) in [
             (vec![], None),

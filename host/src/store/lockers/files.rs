@@ -19,7 +19,7 @@ use super::get;
 /// Most of them that run, of all tenants: each is a container with a runtime of some ten megabytes.
 const MAX_RUNNING: u64 = 16;
 /// Most of them that run of one tenant.
-const MAX_OF_TENANT: u64 = 4;
+pub const MAX_FILES_OF_TENANT: usize = 4;
 
 const OWN: &str = "substr(id, 1, 4) = 'fsb_'";
 
@@ -48,8 +48,8 @@ pub(in crate::store) fn startable(
         "SELECT count(*), count(*) FILTER (WHERE tenant = ?1) FROM sessions WHERE cleaned_at IS NULL \
          AND state IN ('starting', 'ready', 'stopping') AND substr(sandbox_id, 1, 4) = 'fsb_'",
     )?;
-    let (all, own) = query.query_row([tenant], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, u64>(1)?)))?;
-    if all >= MAX_RUNNING || own >= MAX_OF_TENANT {
+    let (all, own) = query.query_row([tenant], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, usize>(1)?)))?;
+    if all >= MAX_RUNNING || own >= MAX_FILES_OF_TENANT {
         return Err(Conflict::FilesFull.into());
     }
     Ok(sandbox)
