@@ -15,6 +15,7 @@ use crate::driver::Driver;
 use crate::edge::idempotency::Turns;
 use crate::edge::middleware::{AllowedHosts, RateLimits};
 use crate::execution::Flights;
+use crate::places::Places;
 use crate::plugins::Plugins;
 use crate::profile::Profiles;
 use crate::session::{SessionEnv, Sessions};
@@ -39,6 +40,8 @@ pub struct App {
     pub allowed_hosts: AllowedHosts,
     /// Calls in flight, of all tenants.
     pub slots: Arc<Semaphore>,
+    /// Calls in flight, by tenant.
+    pub calls: Places,
     /// What keys and tokens are checked with.
     pub credentials: Credentials,
     /// Executions under way.
@@ -113,6 +116,7 @@ impl App {
             driver,
             allowed_hosts,
             slots,
+            calls: Places::default(),
             credentials,
             failures: Failures::default(),
             flights: Arc::default(),

@@ -250,6 +250,10 @@ impl From<StoreError> for ApiError {
             StoreError::NotFound { resource, id } => Self::not_found(resource, &id),
             StoreError::TooLarge { field, max } => Self::field(field, format!("is too large: at most {max}")),
             StoreError::QuotaExceeded { quota, limit, used } => Self::quota(quota, limit, used),
+            StoreError::TooSlow => {
+                Self::new(Code::Overloaded, "this takes too long to find; ask for less, by narrower filters")
+                    .after(Duration::from_secs(1))
+            }
             StoreError::Overloaded => {
                 Self::new(Code::Overloaded, "too many writes are waiting; try again shortly")
                     .after(Duration::from_secs(1))

@@ -57,7 +57,7 @@ pub async fn begin(
         return Ok(Begun::Answered(Answer::Asleep));
     }
     // Work outlives its client, so it is work that is bounded, not connections.
-    let slot = dispatch::slot(app)?;
+    let slot = dispatch::slot(app, &context.tenant)?;
     let execution_id = routed.admitted.is_recorded().then(|| Kind::Execution.mint());
     let flying = execution_id.as_deref().map(|id| app.flights.begin(id));
     let listens = wants == Wants::Events && execution_id.is_some();

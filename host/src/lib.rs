@@ -21,6 +21,7 @@ pub mod execution;
 pub mod invoke;
 pub mod locker;
 pub mod path;
+pub mod places;
 pub mod plugins;
 pub mod profile;
 pub mod rules;

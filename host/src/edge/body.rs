@@ -11,6 +11,8 @@ use serde_json::Value;
 use crate::app::App;
 use crate::error::{ApiError, ApiResult, Code};
 
+/// Most values in one body: each becomes hundreds of bytes in memory, however short its text.
+const MAX_VALUES: usize = 100_000;
 /// How long a client may take to send one; a slow sender must not hold a handler for ever.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -27,6 +29,10 @@ pub async fn json(app: &App, headers: &HeaderMap, body: Body, optional: bool) ->
             "send JSON with Content-Type: application/json",
         ));
     }
+    if values(&bytes) > MAX_VALUES {
+        let message = format!("the body has more than {MAX_VALUES} values");
+        return Err(ApiError::new(Code::ValidationError, message));
+    }
     let value: Value = serde_json::from_slice(&bytes)
         .map_err(|e| ApiError::new(Code::ValidationError, format!("the body is not JSON: {e}")))?;
     if value.is_object() {
@@ -34,6 +40,21 @@ pub async fn json(app: &App, headers: &HeaderMap, body: Body, optional: bool) ->
     } else {
         Err(ApiError::new(Code::ValidationError, "the body must be a JSON object"))
     }
+}
+
+/// At least as many values as a JSON text has: what separates them, outside of strings. Whether it is JSON shows later.
+fn values(text: &[u8]) -> usize {
+    let (mut count, mut quoted, mut escaped) = (0, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b',' | b'[' | b'{' | b':' if !quoted => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// A client that sends a key counts on a repeat doing nothing twice. A route that keeps no record cannot promise that,
@@ -79,4 +100,16 @@ fn is_json(headers: &HeaderMap) -> bool {
     };
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_outside_of_strings() {
+        assert_eq!(values(br#"{"a": [1, 2, {"b,[{": "\",,,\\"}]}"#), 7);
+        assert_eq!(values(br#""[,[,[,""#), 0);
+        assert_eq!(values(b"[0,0,0]"), 3);
+    }
 }

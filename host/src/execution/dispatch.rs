@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::Recorded;
 use super::admit::{Admitted, Routed};
 use crate::app::App;
-use crate::auth::OpContext;
+use crate::auth::{OpContext, Tenant};
 use crate::error::{ApiError, ApiResult, Code, fault_code};
+use crate::places::Place;
 use crate::runtime::{CallerRequest, Errand, Forwarded, RuntimePerformer, Unreached};
 use crate::session::{Lease, SessionError};
 
@@ -23,12 +24,24 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a caller is told to wait when a start takes longer than its budget: about a kernel's start.
 const START_RETRY: Duration = Duration::from_secs(2);
 
+/// Most calls in flight of one tenant: three quarters of all, so that there is always room for others.
+const MAX_CALLS_OF_TENANT: u64 = 768;
+
 /// A place among the calls in flight.
-pub(crate) fn slot(app: &App) -> ApiResult<OwnedSemaphorePermit> {
-    Arc::clone(&app.slots).try_acquire_owned().map_err(|_| {
-        ApiError::new(Code::Overloaded, "too many calls are in flight; try again shortly")
-            .after(Duration::from_secs(1))
-    })
+pub(crate) struct Slot {
+    _of_all: OwnedSemaphorePermit,
+    _of_tenant: Place,
+}
+
+/// Takes one; 503 where there is none, of all or of this tenant's share.
+pub(crate) fn slot(app: &App, tenant: &Tenant) -> ApiResult<Slot> {
+    let full = |message: &str| ApiError::new(Code::Overloaded, message).after(Duration::from_secs(1));
+    let of_tenant = app.calls.take(tenant, Some(MAX_CALLS_OF_TENANT));
+    let _of_tenant =
+        of_tenant.map_err(|_| full("too many of your calls are in flight; wait for some to end"))?;
+    let of_all = Arc::clone(&app.slots).try_acquire_owned();
+    let _of_all = of_all.map_err(|_| full("too many calls are in flight; try again shortly"))?;
+    Ok(Slot { _of_all, _of_tenant })
 }
 
 /// A ready session, within the caller's budget; the start goes on beyond it.

@@ -85,7 +85,7 @@ pub(crate) async fn follow_up(
         stages: Arc::new(Stages::begin()),
         flying: None,
         at: Some(lease),
-        _slot: dispatch::slot(app)?,
+        _slot: dispatch::slot(app, &context.tenant)?,
         _stream: None,
     };
     let recorded = Recorded::Known { id: id.to_owned() };

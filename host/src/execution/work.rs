@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::admit::Routed;
-use super::dispatch::{self, Client};
+use super::dispatch::{self, Client, Slot};
 use super::follow;
 use super::{Flying, Recorded, Stage, Stages};
 use crate::app::App;
@@ -26,7 +26,7 @@ pub(crate) struct Work {
     pub(crate) flying: Option<Flying>,
     /// The session it has to run in; null: whichever there is, and else a new one.
     pub(crate) at: Option<Lease>,
-    pub(crate) _slot: OwnedSemaphorePermit,
+    pub(crate) _slot: Slot,
     /// Its place among the tenant's open streams, where it is one.
     pub(crate) _stream: Option<StreamGuard>,
 }

@@ -89,7 +89,7 @@ pub struct FileCall {
 
 /// Takes a call all the way. It goes on when its client goes away, and is in the audit log either way.
 pub async fn call(app: &Arc<App>, context: &OpContext, call: FileCall) -> ApiResult<Value> {
-    let slot = dispatch::slot(app)?;
+    let slot = dispatch::slot(app, &context.tenant)?;
     let entry = audit::Entry {
         action: call.operation.action(),
         resource: Some(call.locker_id.clone()).filter(|id| Kind::Locker.is(id)),

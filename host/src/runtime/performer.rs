@@ -229,7 +229,7 @@ impl Performer for RuntimePerformer {
         let answer = tokio::time::timeout_at(bound, answered)
             .await
             .map_err(|_| "timeout".to_owned())?
-            .map_err(|e: RuntimeError| e.to_string())?;
+            .map_err(|e: RuntimeError| plain(&e))?;
         let headers = answer
             .headers
             .iter()
@@ -256,7 +256,7 @@ impl Performer for RuntimePerformer {
             }
         }
         request.headers.extend(upgrade.iter().flat_map(ClientUpgrade::head));
-        let response = progress.head(self.send(request), bound).await?.map_err(|e| e.to_string())?;
+        let response = progress.head(self.send(request), bound).await?.map_err(|e| plain(&e))?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(upgrade) = upgrade else {
                 return Err("the runtime switched protocols, which nobody asked for".to_owned());
@@ -280,6 +280,9 @@ impl Performer for RuntimePerformer {
             }
         }
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        // A runtime may call its bytes a page; shown in a browser it must not be one of Bay's own origin.
+        headers
+            .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
         if is_known(&asked, head.status, &headers) {
             headers.remove(header::CONTENT_LENGTH);
             headers.remove(header::CONTENT_TYPE);
@@ -296,12 +299,28 @@ impl Performer for RuntimePerformer {
     }
 }
 
+/// What a plugin, and so perhaps a client, hears of a failure: what a driver or a library says of it may name what is
+/// nobody else's business.
+fn plain(error: &RuntimeError) -> String {
+    tracing::debug!(%error, "a request to a runtime failed");
+    match error {
+        RuntimeError::Dial(_) | RuntimeError::Unreached(_) => "no connection could be had",
+        RuntimeError::Stranger(_) | RuntimeError::HandshakeTimeout => {
+            "it did not prove to be this session's runtime"
+        }
+        RuntimeError::Io(_) | RuntimeError::Http(_) => "the connection broke",
+        RuntimeError::TooLarge => "it answered more than Bay takes",
+        RuntimeError::Timeout(_) => "timeout",
+    }
+    .to_owned()
+}
+
 impl RuntimePerformer {
     async fn refused(&self, response: http::Response<hyper::body::Incoming>) -> Result<ForwardEnd, String> {
         let answer = tokio::time::timeout_at(self.deadline, collect(response))
             .await
             .map_err(|_| "timeout".to_owned())?
-            .map_err(|e| e.to_string())?;
+            .map_err(|e| plain(&e))?;
         Ok(ForwardEnd {
             status: answer.status.as_u16(),
             bytes: 0,

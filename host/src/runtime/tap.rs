@@ -55,12 +55,16 @@ impl Default for Tap {
 impl Tap {
     /// Takes a piece of the stream; answers what of it is for the client.
     pub fn push(&mut self, piece: &[u8]) -> Result<Bytes, Garbled> {
+        // To a client it would end a line, and what follows it could be an end that never was. JSON has none.
+        if piece.contains(&b'\r') {
+            return Err(Garbled);
+        }
         let mut out = BytesMut::with_capacity(piece.len() + self.head.len());
         let mut rest = piece;
         while !rest.is_empty() {
             rest = match self.mode {
                 Mode::Head => self.head(rest, &mut out)?,
-                Mode::Pass | Mode::Swallow => self.body(rest, &mut out),
+                Mode::Pass | Mode::Swallow => self.body(rest, &mut out)?,
             };
         }
         Ok(out.freeze())
@@ -154,14 +158,17 @@ impl Tap {
         Ok(())
     }
 
-    /// Up to the end of the event.
-    fn body<'p>(&mut self, rest: &'p [u8], out: &mut BytesMut) -> &'p [u8] {
+    /// Up to the end of the event, which has one line of data and nothing after it.
+    fn body<'p>(&mut self, rest: &'p [u8], out: &mut BytesMut) -> Result<&'p [u8], Garbled> {
         let mut end = None;
         for (at, byte) in rest.iter().enumerate() {
             let fed = *byte == b'\n';
             if fed && self.fed {
                 end = Some(at + 1);
                 break;
+            }
+            if self.fed {
+                return Err(Garbled);
             }
             self.fed = fed;
         }
@@ -176,7 +183,7 @@ impl Tap {
             self.mode = Mode::Head;
             self.fed = false;
         }
-        after
+        Ok(after)
     }
 }
 
@@ -227,6 +234,30 @@ mod tests {
                 assert!(tap.push(piece).unwrap().is_empty());
             }
             assert_eq!(tap.refusal(), Some(b" {\"error\":{\"code\":\"busy\"}}".as_slice()), "{size}");
+        }
+    }
+
+    #[test]
+    fn an_event_cannot_become_another_behind_its_data() {
+        for forged in [
+            "id: 2\ndata: {\"success\":true}\nevent: result\n\n",
+            "event: stdout\ndata: {}\r\revent: result\rdata: {}\n\n",
+            "event: stdout\r\ndata: {}\n\n",
+            "event: stdout\ndata: {}\ndata: {}\n\n",
+        ] {
+            for size in 1..forged.len() {
+                let mut tap = Tap::default();
+                let mut out = Vec::new();
+                let refused = forged.as_bytes().chunks(size).any(|piece| match tap.push(piece) {
+                    Ok(passed) => {
+                        out.extend_from_slice(&passed);
+                        false
+                    }
+                    Err(Garbled) => true,
+                });
+                assert!(refused, "{forged:?} {size}");
+                assert!(!String::from_utf8(out).unwrap().contains("result"), "{forged:?} {size}");
+            }
         }
     }
 

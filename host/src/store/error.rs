@@ -89,6 +89,9 @@ pub enum StoreError {
     /// More work waits than the store accepts from this tenant, or at all. Nothing was written.
     #[error("the store has too much work queued")]
     Overloaded,
+    /// A question took longer than one may.
+    #[error("the question takes too long")]
+    TooSlow,
     /// The disk is full, the file is damaged or unreadable, or Bay is shutting down. Whether a write that met
     /// this at commit is on disk is unknown; reconcile finds out.
     #[error("the store is unavailable: {reason}")]
@@ -172,6 +175,7 @@ impl From<rusqlite::Error> for StoreError {
         match error.sqlite_error_code() {
             Some(Code::ConstraintViolation | Code::TypeMismatch | Code::ApiMisuse | Code::Unknown)
             | Some(Code::ParameterOutOfRange) => Self::Internal { reason },
+            Some(Code::OperationInterrupted) => Self::TooSlow,
             // Everything else of SQLite's is about the file, the disk or memory; and a value that does not
             // decode is a row that Bay did not write.
             Some(_) => Self::Unavailable { reason },

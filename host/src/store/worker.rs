@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
@@ -16,11 +17,17 @@ use super::queue::{FairQueue, Lane, Refused};
 pub(super) const READERS: usize = 2;
 /// Connections for reading one row without changing threads.
 pub(super) const POINT_READERS: usize = 4;
+/// How long a question of a tenant's may take ...
+const READ_LIMIT: Duration = Duration::from_secs(5);
+/// ... and one of Bay's own, at start-up over everything there is.
+const SYSTEM_READ_LIMIT: Duration = Duration::from_secs(60);
+/// Steps of SQLite between two looks at the clock: well under a millisecond.
+const READ_STEPS: i32 = 10_000;
 /// Most writes that share one transaction and its fsync. Bounds how long the first of them waits for the last.
 const MAX_BATCH: usize = 64;
 
 /// A read: runs, answers.
-type ReadJob = Box<dyn FnOnce(&Connection) + Send>;
+type ReadJob = Box<dyn FnOnce(&mut Connection) + Send>;
 /// A write: runs within a transaction, and answers when told how that ended.
 struct WriteJob {
     outlives: Outlives,
@@ -89,12 +96,12 @@ impl Workers {
             _lock: lock,
         };
         workers.spawn("bay-store-write", move || write_loop(writer, &writes))?;
-        for reader in readers {
+        for mut reader in readers {
             let reads = reads.clone();
             workers.spawn("bay-store-read", move || {
                 while let Some(job) = reads.pop() {
                     // The job's own answer is dropped with it; its caller sees that. Nothing is half-written.
-                    let _ = catch_unwind(AssertUnwindSafe(|| job(&reader)));
+                    let _ = catch_unwind(AssertUnwindSafe(|| job(&mut reader)));
                 }
             })?;
         }
@@ -258,12 +265,22 @@ impl Store {
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (sender, receiver) = oneshot::channel();
-        let job: ReadJob = Box::new(move |db| {
+        let lane = lane.into();
+        let limit = match &lane {
+            Lane::Tenant(_) => READ_LIMIT,
+            Lane::System => SYSTEM_READ_LIMIT,
+        };
+        let job: ReadJob = Box::new(move |db: &mut Connection| {
             if !sender.is_closed() {
-                let _ = sender.send(work(db));
+                let until = Instant::now() + limit;
+                // Asked for an end while SQLite works: a reader that one tenant keeps busy is missing to all.
+                let bounded = db.progress_handler(READ_STEPS, Some(move || Instant::now() > until));
+                let answer = bounded.map_err(StoreError::from).and_then(|()| work(db));
+                let _unbounded = db.progress_handler(0, None::<fn() -> bool>);
+                let _ = sender.send(answer);
             }
         });
-        self.workers.reads.push(lane.into(), job).map_err(refusal)?;
+        self.workers.reads.push(lane, job).map_err(refusal)?;
         receiver.await.map_err(|_| gone())?
     }
 }

@@ -89,6 +89,10 @@ fn nine_mebibytes(api: &Client) {
     let code = "#".repeat(9 << 20);
     let sandbox = api.sandbox(json!({ "profile": "python-default", "start": "lazy" }));
     sandbox.post("python/exec", &json!({ "code": code })).error(413, "payload_too_large");
+    // Short as text, and hundreds of times as large once it is read.
+    let many = json!({ "code": "1", "unknown": vec![json!({ "": 0 }); 60_000] });
+    let error = sandbox.post("python/exec", &many).error(400, "validation_error");
+    assert!(error["message"].as_str().is_some_and(|said| said.contains("values")), "{error}");
     // The same without saying how long it is.
     let addr = api.addr();
     let head = format!(

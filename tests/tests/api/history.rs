@@ -90,6 +90,9 @@ fn annotated(sandbox: &Sandbox, id: &str) {
     assert_eq!(ids(&list(sandbox, "has_notes=true")), [id]);
     patch(json!({ "notes": 1, "tags": [] })).bad_fields(&["notes", "tags"]);
     patch(json!({ "notes": "x".repeat(1 << 20) })).bad_fields(&["notes"]);
+    patch(json!({ "tags": "x".repeat(5 << 10) })).bad_fields(&["tags"]);
+    let many = ["t"; 33].join(",");
+    sandbox.call("GET", "history").query("tags", &many).bad_fields(&["tags"]);
     sandbox.call("PATCH", "history/exe_00000000000000000000000000").json(&json!({})).error(404, "not_found");
     sandbox.call("GET", "history/x").error(404, "not_found");
 }

@@ -64,7 +64,10 @@ async fn keyed(
     if let Some(id) = guard.resumes().map(str::to_owned) {
         // Others attach to it as well.
         guard.let_go();
-        return repeat::attach(app, context, &sandbox_id, &id, &input, wants, guard).await;
+        let wait = repeat::wait(&input);
+        // It may be large, and waiting long.
+        drop(input);
+        return repeat::attach(app, context, &sandbox_id, &id, wait, wants, guard).await;
     }
     let claim = guard.claim();
     let caller = CallerRequest { headers, ..CallerRequest::default() };

@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long a cancellation waits for the end that it brings about, before it answers without.
 const END: Duration = Duration::from_secs(1);
 
-refusals!(Get: ValidationError, DeniedByRule, NotFound);
+refusals!(Get: ValidationError, DeniedByRule, NotFound, QuotaExceeded);
 refusals!(Output: ValidationError, DeniedByRule, NotFound, RangeNotSatisfiable, RuntimeError, PluginError, SessionNotReady, Timeout);
 refusals!(Cancel: DeniedByRule, NotFound, RuntimeError, PluginError, Timeout);
 
@@ -52,6 +52,8 @@ pub async fn get(
     let (_, mut row) = find(&app, &context, &sandbox_id, &id, "execution.get").await?;
     let mut end = None;
     if row.status == ExecutionStatus::Running && !wait.is_zero() {
+        // Each holds a connection, and its own copy of what comes.
+        let _place = app.streams.open(&context.tenant)?;
         if let Some(flight) = app.flights.find(&id) {
             end = flight.ended(wait).await;
         }

@@ -20,6 +20,8 @@ use crate::execution::{history_object, known};
 use crate::id::Kind;
 use crate::store::{Annotation, Cursor, ExecType, ExecutionFilter, ExecutionRow, Page};
 
+/// Most tags that one list is narrowed to: each is looked for in every entry.
+const MAX_TAGS: usize = 32;
 /// Most rounds of erasing one history, each a few hundred entries; a repeat takes the rest.
 const MAX_ROUNDS: usize = 1000;
 
@@ -60,10 +62,14 @@ fn filter(pairs: &[(String, String)]) -> ApiResult<ExecutionFilter> {
         Some(_) => input::flag(pairs, name).map(Some),
     };
     let tags = input::find(pairs, "tags").unwrap_or_default().split(',').map(str::trim);
+    let tags: Vec<_> = tags.filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
+    if tags.len() > MAX_TAGS {
+        return Err(ApiError::field("tags", format!("at most {MAX_TAGS} of them")));
+    }
     Ok(ExecutionFilter {
         exec_type,
         success_only: input::flag(pairs, "success_only")?,
-        tags: tags.filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
+        tags,
         has_notes: either("has_notes")?,
         has_description: either("has_description")?,
     })

@@ -25,7 +25,7 @@ pub(super) async fn attach(
     context: &OpContext,
     sandbox_id: &str,
     id: &str,
-    input: &Value,
+    wait: Duration,
     wants: Wants,
     guard: Guard,
 ) -> ApiResult<Response> {
@@ -37,8 +37,9 @@ pub(super) async fn attach(
     let mut row = app.store.get_execution(&context.tenant, sandbox_id, id).await?;
     let mut ended = None;
     if row.status == ExecutionStatus::Running {
+        let _place = app.streams.open(&context.tenant)?;
         if let Some(flight) = app.flights.find(id) {
-            ended = flight.ended(wait(input)).await;
+            ended = flight.ended(wait).await;
         }
         row = app.store.get_execution(&context.tenant, sandbox_id, id).await?;
     }
@@ -54,7 +55,8 @@ pub(super) async fn attach(
     Ok(marked(response, id))
 }
 
-fn wait(input: &Value) -> Duration {
+/// How long a repeat with this body waits.
+pub(super) fn wait(input: &Value) -> Duration {
     let seconds = |field: &str| input[field].as_u64().map(|s| Duration::from_secs(s.min(3600)));
     let own = seconds("timeout").map(|timeout| timeout + WAIT_GRACE);
     seconds("wait").or(own).unwrap_or(DEFAULT_WAIT)

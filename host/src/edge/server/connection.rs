@@ -129,7 +129,7 @@ impl Serving {
             let (router, stall) = (self.router.clone(), self.limits.stall);
             let ending = Ending(self.ends.streams.clone());
             hyper::service::service_fn(move |request: http::Request<Incoming>| {
-                let underway = progress.begin();
+                let (underway, version) = (progress.begin(), request.version());
                 let mut request = arrived(request, stall);
                 request.extensions_mut().insert(Peer(peer));
                 request.extensions_mut().insert(ending.clone());
@@ -137,7 +137,7 @@ impl Serving {
                 let (progress, ending) = (Arc::clone(&progress), ending.clone());
                 async move {
                     let Ok(answer) = answer.await;
-                    Ok::<_, Infallible>(leaving(answer, &progress, ending, underway))
+                    Ok::<_, Infallible>(leaving(answer, &progress, ending, underway, version))
                 }
             })
         };
@@ -186,12 +186,14 @@ fn leaving(
     progress: &Arc<Progress>,
     ending: Ending,
     underway: Underway,
+    version: http::Version,
 ) -> http::Response<Leaving> {
     let small = answer.body().size_hint().upper().is_some_and(|most| most <= SMALL);
     let events = answer
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    let turn = (!small).then(|| progress.watch());
+    // On HTTP/1 a small one is in the socket at once; on HTTP/2 it waits for a window that the client may never open.
+    let turn = (!small || version == http::Version::HTTP_2).then(|| progress.watch());
     answer.map(|body| Leaving::new(body, turn, events.then_some(ending), underway))
 }

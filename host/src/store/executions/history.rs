@@ -8,11 +8,15 @@ use crate::auth::{SystemContext, Tenant};
 use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::page::{Listing, Page};
-use crate::store::row::{Json, Millis, cap_all, cap_opt};
+use crate::store::row::{Json, Millis, cap_opt};
 use crate::store::{idempotency, sandboxes};
 
 /// Longest notes.
 const MAX_NOTES: usize = 16 << 10;
+/// Longest tags: as when an execution is made.
+const MAX_TAGS: usize = 4 << 10;
+/// Most bytes of text in a page, which then ends before its time; one entry it has in any case.
+const MAX_PAGE: usize = 4 << 20;
 
 /// What a history is narrowed to.
 #[derive(Debug, Clone, Default)]
@@ -162,23 +166,36 @@ fn list(
          AND (:described IS NULL OR (e.description IS NOT NULL) = :described) \
          ORDER BY e.created_at DESC, e.id DESC LIMIT :rows"
     ))?;
-    let rows = query.query_map(
-        named_params! {
-            ":sandbox": sandbox_id,
-            ":tenant": tenant,
-            ":below_at": below_at,
-            ":below_id": below_id,
-            ":exec_type": filter.exec_type,
-            ":success_only": filter.success_only,
-            ":tags": Json(&filter.tags),
-            ":noted": filter.has_notes,
-            ":described": filter.has_description,
-            ":rows": page.size() + 1,
-        },
-        read,
-    )?;
-    let rows = rows.collect::<Result<Vec<_>, _>>()?;
+    let mut found = query.query(named_params! {
+        ":sandbox": sandbox_id,
+        ":tenant": tenant,
+        ":below_at": below_at,
+        ":below_id": below_id,
+        ":exec_type": filter.exec_type,
+        ":success_only": filter.success_only,
+        ":tags": Json(&filter.tags),
+        ":noted": filter.has_notes,
+        ":described": filter.has_description,
+        ":rows": page.size() + 1,
+    })?;
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = found.next()? {
+        let row = read(row)?;
+        bytes += weight(&row);
+        if bytes > MAX_PAGE && !rows.is_empty() {
+            let shorter = Page { limit: u32::try_from(rows.len()).unwrap_or(u32::MAX), ..page.clone() };
+            rows.push(row);
+            return Ok(Listing::from_rows(rows, &shorter, |row| (row.created_at, &row.id)));
+        }
+        rows.push(row);
+    }
     Ok(Listing::from_rows(rows, page, |row| (row.created_at, &row.id)))
+}
+
+/// Bytes of an entry's texts.
+fn weight(row: &ExecutionRow) -> usize {
+    let texts = [&row.code, &row.output, &row.error, &row.description, &row.tags, &row.notes];
+    texts.into_iter().flatten().map(String::len).sum()
 }
 
 fn annotate(
@@ -191,9 +208,7 @@ fn annotate(
     let Annotation { description, tags, notes } = annotation;
     cap_opt("description", description.as_ref().and_then(Option::as_ref), MAX_DESCRIPTION)?;
     cap_opt("notes", notes.as_ref().and_then(Option::as_ref), MAX_NOTES)?;
-    if let Some(tags) = tags {
-        cap_all("tags", tags)?;
-    }
+    cap_opt("tags", tags.as_ref().and_then(Option::as_ref), MAX_TAGS)?;
     // Also proves that it is this tenant's.
     get(db, tenant, sandbox_id, id)?;
     db.prepare_cached(

@@ -1,5 +1,6 @@
 //! What the store promises, as tests.
 
+mod bounds;
 mod crash;
 mod files;
 mod idempotency;
