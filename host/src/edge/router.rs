@@ -76,11 +76,15 @@ pub fn router(app: Arc<App>) -> Router {
     let open = OpenApiRouter::new()
         .routes(routes!(ops::health))
         .routes(routes!(ops::ready))
+        .layer(from_fn_with_state(Arc::clone(&app), recognise));
+    // Open, too, but with a key the document is made anew each time.
+    let documents = OpenApiRouter::new()
         .routes(routes!(docs::openapi))
         .routes(routes!(docs::page))
         .routes(routes!(docs::file))
+        .layer(from_fn_with_state(Arc::clone(&app), limit_rate))
         .layer(from_fn_with_state(Arc::clone(&app), recognise));
-    let (routes, generated) = with_key.merge(open).split_for_parts();
+    let (routes, generated) = with_key.merge(open).merge(documents).split_for_parts();
     let document = Arc::new(Document::new(&generated, &app.plugins.load()));
     guarded(routes.layer(Extension(document)), app)
 }

@@ -65,7 +65,8 @@ async fn one(app: &Arc<App>, row: ExecutionRow) {
             (keep, ended(app, &context, &sandbox, &row).await)
         }
         // Deleted: nobody is left to remember it.
-        Err(_) => return,
+        Err(StoreError::NotFound { .. }) => return,
+        Err(error) => return tracing::warn!(%error, execution = %row.id, "its end could not be asked for"),
     };
     let lost = matches!(&outcome, Err(error) if error.details["reason"] == LOST);
     let mut finish = end(keep, &outcome);

@@ -10,8 +10,12 @@ const LIMIT: Duration = Duration::from_secs(20);
 const V1: (&str, &str) = ("Sec-WebSocket-Protocol", "bay.terminal.v1");
 
 fn bay() -> Bay {
+    Bay::start(options())
+}
+
+fn options() -> Options {
     let capabilities = json!({ "capabilities": ["shell", "filesystem", "terminal"] });
-    Bay::start(Options::default().profile(Profile::shell().named("terminal").container(capabilities)))
+    Options::default().profile(Profile::shell().named("terminal").container(capabilities))
 }
 
 fn sandbox(bay: &Bay) -> Sandbox {
@@ -155,7 +159,7 @@ fn stopped(bay: &Bay, sandbox: &Sandbox) {
 
 #[test]
 fn a_bay_that_ends_says_so_and_the_sandbox_stays() {
-    let mut bay = Bay::start(Options::default().config(json!({ "server": { "drain_timeout": "1s" } })));
+    let mut bay = Bay::start(options().config(json!({ "server": { "drain_timeout": "1s" } })));
     let sandbox = sandbox(&bay);
     sandbox.shell_ok("touch here");
     let mut terminal = open(&bay, &sandbox, "", &[V1]);

@@ -91,6 +91,9 @@ fn common(
         // A query string that does not decode is refused wherever one is read.
         codes.extend([Code::ValidationError, Code::RateLimited, Code::Overloaded, Code::Unavailable]);
     }
+    if path == "/openapi.json" {
+        codes.insert(Code::RateLimited);
+    }
     if access.is_some_and(Access::is_guarded) {
         codes.extend([Code::Unauthorized, Code::RateLimited]);
     }
