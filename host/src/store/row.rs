@@ -21,6 +21,8 @@ pub(super) const MAX_LISTED: usize = 20;
 pub(super) const MAX_NAME: usize = 256;
 /// Largest JSON column that a client fills (labels, env, tags): a row stays far below a page cache's worth.
 pub(super) const MAX_JSON: usize = 256 << 10;
+/// Most labels, merged ones included; the edge checks the same of a create.
+const MAX_LABELS: usize = 32;
 /// Longest reason or failure message.
 pub(super) const MAX_MESSAGE: usize = 4 << 10;
 
@@ -69,6 +71,27 @@ pub(super) fn cap_all<'a>(
 ) -> Result<(), StoreError> {
     let total: usize = parts.into_iter().map(String::len).sum();
     if total > MAX_JSON { Err(StoreError::TooLarge { field, max: MAX_JSON }) } else { Ok(()) }
+}
+
+/// Applies a merge patch of labels: those it names are set, or go where it says null; with `clear` the others go too.
+pub(super) fn merge_labels(
+    labels: &mut BTreeMap<String, String>,
+    patch: BTreeMap<String, Option<String>>,
+    clear: bool,
+) -> Result<(), StoreError> {
+    if clear {
+        labels.clear();
+    }
+    for (key, value) in patch {
+        match value {
+            Some(value) => labels.insert(key, value),
+            None => labels.remove(&key),
+        };
+    }
+    if labels.len() > MAX_LABELS {
+        return Err(StoreError::TooLarge { field: "labels", max: MAX_LABELS });
+    }
+    cap_all("labels", labels.iter().flat_map(|(k, v)| [k, v]))
 }
 
 /// The first `max` bytes, never splitting a character.
