@@ -21,7 +21,7 @@ use super::page;
 refusals!(List: ValidationError, Forbidden);
 
 /// `GET /v1/admin/audit`: calls on lockers' files, deletions, changes of keys and denials by rules, of all tenants.
-#[utoipa::path(get, path = "/v1/admin/audit", tag = "admin", security(("bearer" = ["admin"])), params(
+#[utoipa::path(get, path = "/v1/admin/audit", tag = "admin", params(
     ("tenant" = Option<String>, Query, description = "exactly this tenant's"),
     ("action" = Option<String>, Query, description = "exactly this action"),
     ("since" = Option<String>, Query, description = "RFC 3339: not before this"),
@@ -50,7 +50,7 @@ pub async fn entries(
 }
 
 /// `GET /v1/admin/errors`: the last requests that were answered with a 5xx, as this process remembers them.
-#[utoipa::path(get, path = "/v1/admin/errors", tag = "admin", security(("bearer" = ["admin"])), params(
+#[utoipa::path(get, path = "/v1/admin/errors", tag = "admin", params(
     ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "default 50"),
 ), responses((status = 200, description = "the last failures, newest first", body = FailureList), List))]
 pub async fn failures(
