@@ -26,6 +26,33 @@ const MAX_LABELS: usize = 32;
 /// Longest reason or failure message.
 pub(super) const MAX_MESSAGE: usize = 4 << 10;
 
+/// [`LIVE`] as a literal, for constants that it is a part of.
+macro_rules! is_live {
+    () => {
+        "state IN ('starting', 'ready', 'stopping')"
+    };
+}
+pub(super) use is_live;
+
+/// That a session is live, in SQL. Word for word as the indexes of live sessions have it: they serve no other wording.
+pub(super) const LIVE: &str = is_live!();
+
+/// That the sandbox whose id is in a column serves a locker's files, in SQL.
+macro_rules! serves_files {
+    ($column:literal) => {
+        concat!("substr(", $column, ", 1, 4) = 'fsb_'")
+    };
+}
+pub(super) use serves_files;
+
+/// That `table.labels` has all of `:labels` with the same values, in SQL.
+pub(super) fn has_labels(table: &str) -> String {
+    format!(
+        "NOT EXISTS (SELECT 1 FROM json_each(:labels) w WHERE NOT EXISTS \
+         (SELECT 1 FROM json_each({table}.labels) h WHERE h.key = w.key AND h.value = w.value))"
+    )
+}
+
 /// Environment of user processes. Its values are secrets: `Debug` shows the names only.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

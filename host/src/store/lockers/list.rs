@@ -8,7 +8,7 @@ use crate::auth::{SystemContext, Tenant};
 use crate::store::Store;
 use crate::store::error::{Conflict, StoreError};
 use crate::store::page::{Listing, Page};
-use crate::store::row::{Json, MAX_NAME, Millis, cap_opt, merge_labels};
+use crate::store::row::{Json, MAX_NAME, Millis, cap_opt, has_labels, merge_labels};
 
 use super::{COLUMNS, LockerRow, get, id_of_name, read};
 
@@ -43,9 +43,8 @@ fn list(
     let mut query = db.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM lockers l WHERE l.tenant = :tenant AND l.deleted_at IS NULL \
          AND l.managed_by IS {managed} AND (l.created_at, l.id) < (:below_at, :below_id) \
-         AND NOT EXISTS (SELECT 1 FROM json_each(:labels) w WHERE NOT EXISTS \
-             (SELECT 1 FROM json_each(l.labels) h WHERE h.key = w.key AND h.value = w.value)) \
-         ORDER BY l.created_at DESC, l.id DESC LIMIT :rows"
+         AND {} ORDER BY l.created_at DESC, l.id DESC LIMIT :rows",
+        has_labels("l")
     ))?;
     let rows = query.query_map(
         named_params! {
