@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::Ids;
+use super::{Ids, page};
 use crate::app::App;
 use crate::auth::Tenant;
 use crate::credentials::create_key;
@@ -19,7 +19,6 @@ use crate::edge::wire::{CreateKey, CreatedKey, KeyList, KeyObject};
 use crate::edge::{body, input};
 use crate::error::{ApiError, ApiResult};
 use crate::id::Kind;
-use crate::store::{Cursor, Page};
 use crate::time::now_ms;
 
 refusals!(Create: ValidationError, QuotaExceeded, PayloadTooLarge, UnsupportedMediaType);
@@ -60,10 +59,7 @@ pub async fn list(
     RawQuery(raw): RawQuery,
 ) -> ApiResult<Json<KeyList>> {
     let pairs = input::query(raw.as_deref())?;
-    let (limit, cursor) = input::page(&pairs)?;
-    let decode =
-        |text: String| Cursor::decode(&text).ok_or_else(|| ApiError::field("cursor", "is not one of Bay's"));
-    let page = Page { limit, cursor: cursor.map(decode).transpose()? };
+    let page = page(&pairs)?;
     let tenant = input::find(&pairs, "tenant").map(|name| {
         Tenant::new(name)
             .ok_or_else(|| ApiError::field("tenant", "must be 1-63 of a-z, 0-9, `_` and `-`, no sign first"))

@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 
 use crate::app::App;
-use crate::audit;
 use crate::auth::Tenant;
 use crate::edge::caller::Admin;
 use crate::edge::input;
@@ -30,7 +29,7 @@ refusals!(List: ValidationError, Forbidden);
 ), responses((status = 200, description = "a page of the log, newest first", body = AuditPage), List))]
 pub async fn entries(
     State(app): State<Arc<App>>,
-    Admin(operator): Admin,
+    admin: Admin,
     RawQuery(raw): RawQuery,
 ) -> ApiResult<Json<AuditPage>> {
     let pairs = input::query(raw.as_deref())?;
@@ -42,7 +41,7 @@ pub async fn entries(
         .map(|text| from_rfc3339(text).ok_or_else(|| ApiError::field("since", "must be an RFC 3339 time")))
         .transpose()?;
     let filter = AuditFilter { tenant, action: input::find(&pairs, "action").map(str::to_owned), since };
-    let listing = audit::list(&app, &operator, filter, page).await?;
+    let listing = app.store.list_audit(&admin.system()?, filter, page).await?;
     Ok(Json(AuditPage {
         items: listing.items.into_iter().map(AuditEntry::from).collect(),
         next_cursor: listing.next_cursor.map(|cursor| cursor.encode()),
