@@ -9,9 +9,9 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use crate::app::App;
-use crate::auth::{OpContext, Scope, SystemContext, Tenant};
+use crate::auth::{OpContext, Tenant};
 use crate::error::{ApiError, ApiResult};
-use crate::store::{AuditFilter, AuditRow, Listing, NewAudit, Page, StoreError};
+use crate::store::{NewAudit, StoreError};
 use crate::time::now_ms;
 
 /// How long entries are kept, in milliseconds: 90 days.
@@ -82,19 +82,6 @@ pub async fn record(app: &App, context: &OpContext, entry: Entry, outcome: &str)
     if let Err(error) = app.store.record_audit(&context.tenant, new).await {
         tracing::error!(%error, action, request_id = %context.request_id, "could not be written into the audit log");
     }
-}
-
-/// The log of every tenant, newest first, for an operator alone.
-pub async fn list(
-    app: &App,
-    operator: &OpContext,
-    filter: AuditFilter,
-    page: Page,
-) -> ApiResult<Listing<AuditRow>> {
-    if !operator.has(Scope::Admin) {
-        return Err(ApiError::internal("the audit log was asked for without the scope"));
-    }
-    Ok(app.store.list_audit(&SystemContext::for_background(), filter, page).await?)
 }
 
 /// A request that was answered with a 5xx.

@@ -23,6 +23,9 @@ impl Bay {
     #[track_caller]
     pub fn key_with(&self, tenant: &str, scopes: &str) -> String {
         let made = self.key_command(&["create", "--tenant", tenant, "--scopes", scopes]);
-        made.unwrap_or_else(|e| panic!("bay key create --scopes {scopes}: {e}")).trim().to_owned()
+        let said = made.unwrap_or_else(|e| panic!("bay key create --scopes {scopes}: {e}"));
+        let key = said.trim().to_owned();
+        assert!(key.starts_with("bay_"), "no key in {said}");
+        key
     }
 }

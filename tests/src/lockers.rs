@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::api::{Call, Client};
-use crate::bay::{Bay, bay_command};
+use crate::bay::Bay;
 use crate::form;
 
 /// An external locker that is deleted when it goes out of scope: declare it before the sandboxes that have it.
@@ -60,17 +60,9 @@ impl Drop for Locker {
 }
 
 impl Bay {
-    /// Makes a key of this scope alone, while Bay does not run; a client with it.
+    /// Makes a key of this scope alone; a client with it.
     #[track_caller]
     pub fn scoped_key(&self, tenant: &str, scope: &str) -> Client {
-        let made = bay_command()
-            .args(["key", "create", "--tenant", tenant, "--scope", scope, "--data-dir"])
-            .arg(self.data_dir())
-            .output()
-            .expect("run bay key create");
-        let said = String::from_utf8_lossy(&made.stdout).into_owned();
-        assert!(made.status.success(), "bay key create: {}", String::from_utf8_lossy(&made.stderr));
-        let key = said.split_whitespace().find(|w| w.starts_with("bay_")).map(str::to_owned);
-        Client::new(self.addr(), Some(&key.unwrap_or_else(|| panic!("no key in {said}"))))
+        Client::new(self.addr(), Some(&self.key_with(tenant, scope)))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Task, expired, prune_keys};
 use crate::app::App;
 use crate::auth::SystemContext;
-use crate::session;
+use crate::session::{self, AdoptReport};
 use crate::time::now_ms;
 
 /// What one task did.
@@ -25,12 +25,8 @@ pub struct TaskReport {
 pub async fn collect(app: &Arc<App>, tasks: &[Task]) -> Option<Vec<TaskReport>> {
     let _alone = app.house.try_lock().ok()?;
     let system = SystemContext::for_background();
-    // The last two are one pass over what the driver has.
-    let driver = if tasks.iter().any(|task| matches!(task, Task::OrphanLocker | Task::OrphanContainer)) {
-        Some(session::reconcile(&app.sessions, &system).await)
-    } else {
-        None
-    };
+    // Orphaned lockers and containers are one pass over what the driver has, made for whichever comes first.
+    let mut driver = None;
     let mut reports = Vec::new();
     for &task in Task::ALL.iter().filter(|task| tasks.contains(task)) {
         let mut report = TaskReport { task, cleaned: 0, skipped: 0, errors: Vec::new() };
@@ -53,16 +49,23 @@ pub async fn collect(app: &Arc<App>, tasks: &[Task]) -> Option<Vec<TaskReport>> 
                 report.cleaned = done.idempotency_keys;
                 report.errors.extend(end.err().map(|error| error.to_string()));
             }
-            Task::OrphanLocker | Task::OrphanContainer => match driver.as_ref() {
-                Some(Ok(pass)) if task == Task::OrphanLocker => report.cleaned = pass.lockers,
-                Some(Ok(pass)) => {
+            Task::OrphanLocker | Task::OrphanContainer => {
+                let mut pass = match driver.take() {
+                    Some(pass) => pass,
+                    None => session::reconcile(&app.sessions, &system).await.unwrap_or_else(|error| {
+                        AdoptReport { errors: vec![error.to_string()], ..AdoptReport::default() }
+                    }),
+                };
+                // Of either kind, and each told once: the second may not have been asked for.
+                report.errors = std::mem::take(&mut pass.errors);
+                if task == Task::OrphanLocker {
+                    report.cleaned = pass.lockers;
+                } else {
                     report.cleaned = pass.strangers + pass.finished + pass.lost;
                     report.skipped = pass.reported;
-                    report.errors.clone_from(&pass.errors);
                 }
-                Some(Err(error)) => report.errors.push(error.to_string()),
-                None => {}
-            },
+                driver = Some(pass);
+            }
         }
         reports.push(report);
     }

@@ -180,7 +180,7 @@ pub(crate) async fn find_sandbox(app: &App, context: &OpContext, id: &str) -> Ap
 }
 
 /// The profile of a sandbox, as it is now.
-pub(super) fn profile(app: &App, sandbox: &SandboxRow) -> ApiResult<Arc<Profile>> {
+pub(crate) fn profile(app: &App, sandbox: &SandboxRow) -> ApiResult<Arc<Profile>> {
     app.profiles.get(&sandbox.tenant, &sandbox.profile).ok_or_else(|| {
         ApiError::new(Code::Unavailable, format!("profile {} is no longer there", sandbox.profile))
             .with(json!({ "part": "profile" }))

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::auth::OpContext;
 use crate::edge::wire::{ExtendTtl as ExtendBody, UpdateSandbox};
 use crate::error::{ApiError, ApiResult, Code};
-use crate::execution::admit::{find_sandbox, not_expired};
+use crate::execution::admit::{self, find_sandbox, not_expired};
 use crate::profile::Profile;
 use crate::store::{Claim, ExtendTtl, Millis, SandboxPatch, SandboxRow, StoreError};
 use crate::time::{now_ms, rfc3339};
@@ -18,10 +18,7 @@ use crate::time::{now_ms, rfc3339};
 async fn living(app: &App, context: &OpContext, id: &str) -> ApiResult<(SandboxRow, Arc<Profile>)> {
     let row = find_sandbox(app, context, id).await?;
     not_expired(&row)?;
-    let profile = app.profiles.get(&row.tenant, &row.profile).ok_or_else(|| {
-        ApiError::new(Code::Unavailable, format!("profile {} is no longer there", row.profile))
-            .with(json!({ "part": "profile" }))
-    })?;
+    let profile = admit::profile(app, &row)?;
     Ok((row, profile))
 }
 

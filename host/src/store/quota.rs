@@ -16,6 +16,22 @@ use crate::auth::Tenant;
 
 use super::Store;
 use super::error::StoreError;
+use super::row::{is_live, serves_files};
+
+/// Live sessions of a tenant, but for those that serve lockers' files.
+const RUNNING: &str = concat!(
+    "SELECT count(*) FROM sessions WHERE tenant = ?1 AND ",
+    is_live!(),
+    " AND NOT ",
+    serves_files!("sandbox_id")
+);
+/// Those of them that start: live ones by definition, which the index must be told.
+const STARTING: &str = concat!(
+    "SELECT count(*) FROM sessions WHERE tenant = ?1 AND state = 'starting' AND ",
+    is_live!(),
+    " AND NOT ",
+    serves_files!("sandbox_id")
+);
 
 /// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,14 +91,8 @@ impl Quota {
             Self::Sandboxes => {
                 Some("SELECT count(*) FROM sandboxes WHERE tenant = ?1 AND deleted_at IS NULL")
             }
-            Self::Running => Some(
-                "SELECT count(*) FROM sessions WHERE tenant = ?1 AND state IN ('starting', 'ready', 'stopping') \
-                 AND substr(sandbox_id, 1, 4) <> 'fsb_'",
-            ),
-            Self::Starting => Some(
-                "SELECT count(*) FROM sessions WHERE tenant = ?1 AND state = 'starting' \
-                      AND state IN ('starting', 'ready', 'stopping') AND substr(sandbox_id, 1, 4) <> 'fsb_'",
-            ),
+            Self::Running => Some(RUNNING),
+            Self::Starting => Some(STARTING),
             Self::Executions => {
                 Some("SELECT count(*) FROM executions WHERE tenant = ?1 AND status = 'running'")
             }

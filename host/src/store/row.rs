@@ -21,8 +21,37 @@ pub(super) const MAX_LISTED: usize = 20;
 pub(super) const MAX_NAME: usize = 256;
 /// Largest JSON column that a client fills (labels, env, tags): a row stays far below a page cache's worth.
 pub(super) const MAX_JSON: usize = 256 << 10;
+/// Most labels, merged ones included; the edge checks the same of a create.
+const MAX_LABELS: usize = 32;
 /// Longest reason or failure message.
 pub(super) const MAX_MESSAGE: usize = 4 << 10;
+
+/// [`LIVE`] as a literal, for constants that it is a part of.
+macro_rules! is_live {
+    () => {
+        "state IN ('starting', 'ready', 'stopping')"
+    };
+}
+pub(super) use is_live;
+
+/// That a session is live, in SQL. Word for word as the indexes of live sessions have it: they serve no other wording.
+pub(super) const LIVE: &str = is_live!();
+
+/// That the sandbox whose id is in a column serves a locker's files, in SQL.
+macro_rules! serves_files {
+    ($column:literal) => {
+        concat!("substr(", $column, ", 1, 4) = 'fsb_'")
+    };
+}
+pub(super) use serves_files;
+
+/// That `table.labels` has all of `:labels` with the same values, in SQL.
+pub(super) fn has_labels(table: &str) -> String {
+    format!(
+        "NOT EXISTS (SELECT 1 FROM json_each(:labels) w WHERE NOT EXISTS \
+         (SELECT 1 FROM json_each({table}.labels) h WHERE h.key = w.key AND h.value = w.value))"
+    )
+}
 
 /// Environment of user processes. Its values are secrets: `Debug` shows the names only.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +98,27 @@ pub(super) fn cap_all<'a>(
 ) -> Result<(), StoreError> {
     let total: usize = parts.into_iter().map(String::len).sum();
     if total > MAX_JSON { Err(StoreError::TooLarge { field, max: MAX_JSON }) } else { Ok(()) }
+}
+
+/// Applies a merge patch of labels: those it names are set, or go where it says null; with `clear` the others go too.
+pub(super) fn merge_labels(
+    labels: &mut BTreeMap<String, String>,
+    patch: BTreeMap<String, Option<String>>,
+    clear: bool,
+) -> Result<(), StoreError> {
+    if clear {
+        labels.clear();
+    }
+    for (key, value) in patch {
+        match value {
+            Some(value) => labels.insert(key, value),
+            None => labels.remove(&key),
+        };
+    }
+    if labels.len() > MAX_LABELS {
+        return Err(StoreError::TooLarge { field: "labels", max: MAX_LABELS });
+    }
+    cap_all("labels", labels.iter().flat_map(|(k, v)| [k, v]))
 }
 
 /// The first `max` bytes, never splitting a character.

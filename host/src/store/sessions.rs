@@ -21,11 +21,11 @@ use crate::id::Kind;
 
 use super::error::{Conflict, StoreError};
 use super::lockers::LockerRow;
-use super::row::{Json, MAX_JSON, Millis, text_enum};
+use super::row::{Json, LIVE, MAX_JSON, Millis, text_enum};
 use super::sandboxes::Failure;
 use super::{Store, lockers};
 
-use sql::{COLUMNS, LIVE, advance, begin, get, get_current, query_all, read};
+use sql::{COLUMNS, advance, begin, get, get_current, query_all, read};
 pub(super) use sql::{live, stop_live};
 
 /// Most containers in one session.

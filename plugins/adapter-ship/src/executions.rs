@@ -9,7 +9,7 @@ use crate::answer::{Reader, fault, named, nonsense, parse, python, refusal, shel
 use crate::bay::plugin::types::Fault;
 use crate::describe::{object, operation};
 use crate::exports::bay::plugin::adapter::{Action, Call, Event, HttpRequest, OperationSpec};
-use crate::plan::{Plan, input, request};
+use crate::plan::{Plan, input, request, unknown};
 
 /// Longest wait that Ship takes, in seconds.
 const MAX_WAIT: u64 = 3700;
@@ -104,9 +104,7 @@ pub fn plan(call: &Call, operation: &str) -> Result<Plan, Fault> {
             let request = request("POST", &["executions", id, "cancel"]);
             Ok(Plan { action: Action::Requests(vec![request]), reader: Reader::Cancelled })
         }
-        other => {
-            Err(fault("capability_not_supported", format!("there is no operation `executions.{other}`")))
-        }
+        _ => Err(unknown(call)),
     }
 }
 

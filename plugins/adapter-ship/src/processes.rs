@@ -4,11 +4,11 @@ use bay_ship_api::http::{ProcessInfo, ProcessList, ProcessStatus, StdinRequest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::answer::{Reader, fault, parse, text};
+use crate::answer::{Reader, parse, text};
 use crate::bay::plugin::types::Fault;
 use crate::describe::{object, operation};
 use crate::exports::bay::plugin::adapter::{Action, Call, HttpRequest, OperationSpec};
-use crate::plan::{Plan, input, post, request};
+use crate::plan::{Plan, input, post, request, unknown};
 
 /// A process as a client sees it.
 #[derive(Deserialize, Serialize)]
@@ -192,7 +192,7 @@ pub fn plan(call: &Call, operation: &str) -> Result<Plan, Fault> {
             let action = one(request("DELETE", &["shell", "processes", id]));
             Ok(Plan { action, reader: Reader::Process })
         }
-        other => Err(fault("capability_not_supported", format!("there is no operation `shell.{other}`"))),
+        _ => Err(unknown(call)),
     }
 }
 

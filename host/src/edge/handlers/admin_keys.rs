@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::Ids;
+use super::{Ids, page};
 use crate::app::App;
 use crate::auth::Tenant;
 use crate::credentials::create_key;
@@ -19,7 +19,6 @@ use crate::edge::wire::{CreateKey, CreatedKey, KeyList, KeyObject};
 use crate::edge::{body, input};
 use crate::error::{ApiError, ApiResult};
 use crate::id::Kind;
-use crate::store::{Cursor, Page};
 use crate::time::now_ms;
 
 refusals!(Create: ValidationError, QuotaExceeded, PayloadTooLarge, UnsupportedMediaType);
@@ -30,7 +29,7 @@ refusals!(One: NotFound);
 ///
 /// A tenant need not exist before: it is a name. An administrator can so make a key with any scope, itself included.
 /// An `Idempotency-Key` is refused, since replaying the answer would mean storing the secret.
-#[utoipa::path(post, path = "/v1/admin/keys", tag = "admin", security(("bearer" = ["admin"]), ("key" = ["admin"])), request_body = CreateKey, responses((status = 201, description = "the key, with its secret", body = CreatedKey), Create))]
+#[utoipa::path(post, path = "/v1/admin/keys", tag = "admin", request_body = CreateKey, responses((status = 201, description = "the key, with its secret", body = CreatedKey), Create))]
 pub async fn create(
     State(app): State<Arc<App>>,
     Admin(context): Admin,
@@ -53,17 +52,14 @@ pub async fn create(
 }
 
 /// `GET /v1/admin/keys`: keys of one tenant or of all, newest first, expired and revoked ones too.
-#[utoipa::path(get, path = "/v1/admin/keys", tag = "admin", security(("bearer" = ["admin"]), ("key" = ["admin"])), params(("tenant" = Option<String>, Query, description = "only this tenant's"), ("limit" = Option<u32>, Query, minimum = 1, maximum = 200), ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before")), responses((status = 200, description = "a page of keys", body = KeyList), List))]
+#[utoipa::path(get, path = "/v1/admin/keys", tag = "admin", params(("tenant" = Option<String>, Query, description = "only this tenant's"), ("limit" = Option<u32>, Query, minimum = 1, maximum = 200), ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before")), responses((status = 200, description = "a page of keys", body = KeyList), List))]
 pub async fn list(
     State(app): State<Arc<App>>,
     admin: Admin,
     RawQuery(raw): RawQuery,
 ) -> ApiResult<Json<KeyList>> {
     let pairs = input::query(raw.as_deref())?;
-    let (limit, cursor) = input::page(&pairs)?;
-    let decode =
-        |text: String| Cursor::decode(&text).ok_or_else(|| ApiError::field("cursor", "is not one of Bay's"));
-    let page = Page { limit, cursor: cursor.map(decode).transpose()? };
+    let page = page(&pairs)?;
     let tenant = input::find(&pairs, "tenant").map(|name| {
         Tenant::new(name)
             .ok_or_else(|| ApiError::field("tenant", "must be 1-63 of a-z, 0-9, `_` and `-`, no sign first"))
@@ -73,7 +69,7 @@ pub async fn list(
 }
 
 /// `GET /v1/admin/keys/{key}`
-#[utoipa::path(get, path = "/v1/admin/keys/{key}", tag = "admin", security(("bearer" = ["admin"]), ("key" = ["admin"])), params(("key" = String, Path, description = "`key_…`")), responses((status = 200, description = "the key", body = KeyObject), One))]
+#[utoipa::path(get, path = "/v1/admin/keys/{key}", tag = "admin", params(("key" = String, Path, description = "`key_…`")), responses((status = 200, description = "the key", body = KeyObject), One))]
 pub async fn get(
     State(app): State<Arc<App>>,
     admin: Admin,
@@ -87,7 +83,7 @@ pub async fn get(
 /// `DELETE /v1/admin/keys/{key}`: revokes a key at once, and every sandbox token it made.
 ///
 /// Again: 204. The key stays to be seen with its `revoked_at`. The key that makes the request may be revoked, too.
-#[utoipa::path(delete, path = "/v1/admin/keys/{key}", tag = "admin", security(("bearer" = ["admin"]), ("key" = ["admin"])), params(("key" = String, Path, description = "`key_…`")), responses((status = 204, description = "revoked"), One))]
+#[utoipa::path(delete, path = "/v1/admin/keys/{key}", tag = "admin", params(("key" = String, Path, description = "`key_…`")), responses((status = 204, description = "revoked"), One))]
 pub async fn revoke(
     State(app): State<Arc<App>>,
     admin: Admin,

@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 
 use crate::app::App;
-use crate::audit;
 use crate::auth::Tenant;
 use crate::edge::caller::Admin;
 use crate::edge::input;
@@ -21,7 +20,7 @@ use super::page;
 refusals!(List: ValidationError, Forbidden);
 
 /// `GET /v1/admin/audit`: calls on lockers' files, deletions, changes of keys and denials by rules, of all tenants.
-#[utoipa::path(get, path = "/v1/admin/audit", tag = "admin", security(("bearer" = ["admin"])), params(
+#[utoipa::path(get, path = "/v1/admin/audit", tag = "admin", params(
     ("tenant" = Option<String>, Query, description = "exactly this tenant's"),
     ("action" = Option<String>, Query, description = "exactly this action"),
     ("since" = Option<String>, Query, description = "RFC 3339: not before this"),
@@ -30,7 +29,7 @@ refusals!(List: ValidationError, Forbidden);
 ), responses((status = 200, description = "a page of the log, newest first", body = AuditPage), List))]
 pub async fn entries(
     State(app): State<Arc<App>>,
-    Admin(operator): Admin,
+    admin: Admin,
     RawQuery(raw): RawQuery,
 ) -> ApiResult<Json<AuditPage>> {
     let pairs = input::query(raw.as_deref())?;
@@ -42,7 +41,7 @@ pub async fn entries(
         .map(|text| from_rfc3339(text).ok_or_else(|| ApiError::field("since", "must be an RFC 3339 time")))
         .transpose()?;
     let filter = AuditFilter { tenant, action: input::find(&pairs, "action").map(str::to_owned), since };
-    let listing = audit::list(&app, &operator, filter, page).await?;
+    let listing = app.store.list_audit(&admin.system()?, filter, page).await?;
     Ok(Json(AuditPage {
         items: listing.items.into_iter().map(AuditEntry::from).collect(),
         next_cursor: listing.next_cursor.map(|cursor| cursor.encode()),
@@ -50,7 +49,7 @@ pub async fn entries(
 }
 
 /// `GET /v1/admin/errors`: the last requests that were answered with a 5xx, as this process remembers them.
-#[utoipa::path(get, path = "/v1/admin/errors", tag = "admin", security(("bearer" = ["admin"])), params(
+#[utoipa::path(get, path = "/v1/admin/errors", tag = "admin", params(
     ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "default 50"),
 ), responses((status = 200, description = "the last failures, newest first", body = FailureList), List))]
 pub async fn failures(

@@ -115,7 +115,7 @@ pub async fn delete(
 }
 
 /// `POST /v1/lockers/{id}/files/read`
-#[utoipa::path(post, path = "/v1/lockers/{id}/files/read", tag = "lockers", security(("bearer" = ["lockers:files"])), params(("id" = String, Path, description = "`lkr_…`")), request_body = ReadFile, responses((status = 200, description = "as `GET …/filesystem/files` of a sandbox", body = std::collections::BTreeMap<String, Value>), Files))]
+#[utoipa::path(post, path = "/v1/lockers/{id}/files/read", tag = "lockers", params(("id" = String, Path, description = "`lkr_…`")), request_body = ReadFile, responses((status = 200, description = "as `GET …/filesystem/files` of a sandbox", body = std::collections::BTreeMap<String, Value>), Files))]
 pub async fn read_file(
     State(app): State<Arc<App>>,
     LockerFiles(context): LockerFiles,
@@ -128,7 +128,7 @@ pub async fn read_file(
 }
 
 /// `POST /v1/lockers/{id}/files/write`
-#[utoipa::path(post, path = "/v1/lockers/{id}/files/write", tag = "lockers", security(("bearer" = ["lockers:files"])), params(("id" = String, Path, description = "`lkr_…`")), request_body = WriteFile, responses((status = 200, description = "as `PUT …/filesystem/files` of a sandbox", body = std::collections::BTreeMap<String, Value>), Files))]
+#[utoipa::path(post, path = "/v1/lockers/{id}/files/write", tag = "lockers", params(("id" = String, Path, description = "`lkr_…`")), request_body = WriteFile, responses((status = 200, description = "as `PUT …/filesystem/files` of a sandbox", body = std::collections::BTreeMap<String, Value>), Files))]
 pub async fn write_file(
     State(app): State<Arc<App>>,
     LockerFiles(context): LockerFiles,
@@ -141,7 +141,7 @@ pub async fn write_file(
 }
 
 /// `POST /v1/lockers/{id}/files/list`
-#[utoipa::path(post, path = "/v1/lockers/{id}/files/list", tag = "lockers", security(("bearer" = ["lockers:files"])), params(("id" = String, Path, description = "`lkr_…`")), request_body = ListFiles, responses((status = 200, description = "as `GET …/filesystem/directories` of a sandbox", body = std::collections::BTreeMap<String, Value>), Files))]
+#[utoipa::path(post, path = "/v1/lockers/{id}/files/list", tag = "lockers", params(("id" = String, Path, description = "`lkr_…`")), request_body = ListFiles, responses((status = 200, description = "as `GET …/filesystem/directories` of a sandbox", body = std::collections::BTreeMap<String, Value>), Files))]
 pub async fn list_files(
     State(app): State<Arc<App>>,
     LockerFiles(context): LockerFiles,
@@ -154,7 +154,7 @@ pub async fn list_files(
 }
 
 /// `POST /v1/lockers/{id}/files/delete`
-#[utoipa::path(post, path = "/v1/lockers/{id}/files/delete", tag = "lockers", security(("bearer" = ["lockers:files"])), params(("id" = String, Path, description = "`lkr_…`")), request_body = DeleteFile, responses((status = 200, description = "as `DELETE …/filesystem/files` of a sandbox", body = std::collections::BTreeMap<String, Value>), Files))]
+#[utoipa::path(post, path = "/v1/lockers/{id}/files/delete", tag = "lockers", params(("id" = String, Path, description = "`lkr_…`")), request_body = DeleteFile, responses((status = 200, description = "as `DELETE …/filesystem/files` of a sandbox", body = std::collections::BTreeMap<String, Value>), Files))]
 pub async fn delete_file(
     State(app): State<Arc<App>>,
     LockerFiles(context): LockerFiles,

@@ -18,7 +18,7 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 refusals!(Metrics: Forbidden, Unavailable);
 
 /// `GET /metrics`
-#[utoipa::path(get, path = "/metrics", tag = "ops", security(("bearer" = ["ops"]), ("key" = ["ops"])), responses((status = 200, description = "counters, gauges and histograms in the text format of Prometheus; also on `server.ops_listen`, without a key", body = String, content_type = "text/plain"), Metrics))]
+#[utoipa::path(get, path = "/metrics", tag = "ops", responses((status = 200, description = "counters, gauges and histograms in the text format of Prometheus; also on `server.ops_listen`, without a key", body = String, content_type = "text/plain"), Metrics))]
 pub async fn metrics(State(app): State<Arc<App>>, _: Ops) -> ApiResult<Response> {
     text(&app)
 }

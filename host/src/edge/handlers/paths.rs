@@ -19,7 +19,7 @@ use crate::edge::wire::files::{Directory, EditFile, Edited, MadeDirectory, MoveP
 refusals!(Path: ValidationError, InvalidPath, CapabilityNotSupported, IsADirectory, NotADirectory, DeniedByRule, PermissionDenied, NotFound, FileNotFound, Conflict, AlreadyExists, SandboxExpired, PayloadTooLarge, UnsupportedMediaType, RuntimeError, PluginError, SessionNotReady, Timeout, StorageFull);
 
 /// Replaces text in a file
-#[utoipa::path(patch, path = "/v1/sandboxes/{id}/filesystem/files", operation_id = "edit_file", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`")), request_body = EditFile, responses((status = 200, description = "replaced", body = Edited), Path))]
+#[utoipa::path(patch, path = "/v1/sandboxes/{id}/filesystem/files", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`")), request_body = EditFile, responses((status = 200, description = "replaced", body = Edited), Path))]
 pub async fn edit(
     State(app): State<Arc<App>>,
     Guest(context): Guest,
@@ -31,7 +31,7 @@ pub async fn edit(
 }
 
 /// Makes a directory, and those above it
-#[utoipa::path(post, path = "/v1/sandboxes/{id}/filesystem/directories", operation_id = "make_directory", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`")), request_body = Directory, responses((status = 200, description = "it is there", body = MadeDirectory), Path))]
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/filesystem/directories", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`")), request_body = Directory, responses((status = 200, description = "it is there", body = MadeDirectory), Path))]
 pub async fn make_dir(
     State(app): State<Arc<App>>,
     Guest(context): Guest,
@@ -43,7 +43,7 @@ pub async fn make_dir(
 }
 
 /// Moves or renames a file or directory
-#[utoipa::path(post, path = "/v1/sandboxes/{id}/filesystem/move", operation_id = "move_path", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`")), request_body = MovePath, responses((status = 200, description = "moved", body = Moved), Path))]
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/filesystem/move", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`")), request_body = MovePath, responses((status = 200, description = "moved", body = Moved), Path))]
 pub async fn rename(
     State(app): State<Arc<App>>,
     Guest(context): Guest,
@@ -55,7 +55,7 @@ pub async fn rename(
 }
 
 /// Size, kind, time and etag of a path
-#[utoipa::path(get, path = "/v1/sandboxes/{id}/filesystem/stat", operation_id = "stat_path", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`"), ("path" = String, Query, description = "relative to the workspace; a symbolic link at its end is not followed")), responses((status = 200, description = "what is there", body = PathStat), Path))]
+#[utoipa::path(get, path = "/v1/sandboxes/{id}/filesystem/stat", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`"), ("path" = String, Query, description = "relative to the workspace; a symbolic link at its end is not followed")), responses((status = 200, description = "what is there", body = PathStat), Path))]
 pub async fn stat(
     State(app): State<Arc<App>>,
     Guest(context): Guest,

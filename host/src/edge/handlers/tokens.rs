@@ -6,20 +6,18 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use bay_plugin_host::{Admission, SandboxFacts};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::Ids;
 use crate::app::App;
-use crate::auth::OpContext;
 use crate::edge::body;
 use crate::edge::caller::Caller;
 use crate::edge::openapi::refusals;
 use crate::edge::wire::{CreateToken, CreatedToken, TokenRequest};
 use crate::error::{ApiError, ApiResult, Code};
-use crate::execution::admit::{facts, find_sandbox, not_expired, principal};
-use crate::rules;
+use crate::execution::admit::{find_sandbox, not_expired};
+use crate::execution::known;
 use crate::store::SandboxRow;
 use crate::time::rfc3339;
 
@@ -40,13 +38,10 @@ pub async fn create(
 ) -> ApiResult<Response> {
     let body = body::json(&app, &headers, body, false).await?;
     let sandbox = find_sandbox(&app, &context, &id).await?;
-    let wanted = wanted(&sandbox, &body)?;
+    wanted(&sandbox, &body)?;
     not_expired(&sandbox)?;
-    let wanted = match ask_rules(&app, &context, &sandbox, body).await? {
-        Some(amended) => self::wanted(&sandbox, &amended)?,
-        None => wanted,
-    };
-    let TokenRequest { capabilities, ttl } = wanted;
+    let body = known::rules(&app, &context, &sandbox, "sandbox.tokens.create", body).await?;
+    let TokenRequest { capabilities, ttl } = wanted(&sandbox, &body)?;
     let (token, expires_at) = app.mint_token(&context, &sandbox, capabilities.clone(), ttl).await?;
     let made = CreatedToken { token, expires_at: rfc3339(expires_at), capabilities };
     let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -63,38 +58,4 @@ fn wanted(sandbox: &SandboxRow, body: &Value) -> ApiResult<TokenRequest> {
                 .with(json!({ "capability": missing, "available": sandbox.capabilities })))
         }
     }
-}
-
-/// The body as rules made it, where they changed it.
-async fn ask_rules(
-    app: &App,
-    context: &OpContext,
-    sandbox: &SandboxRow,
-    body: Value,
-) -> ApiResult<Option<Value>> {
-    let profile = app.profiles.get(&sandbox.tenant, &sandbox.profile).ok_or_else(|| {
-        ApiError::new(Code::Unavailable, format!("profile {} is no longer there", sandbox.profile))
-            .with(json!({ "part": "profile" }))
-    })?;
-    let plugins = app.plugins.load_full();
-    let chain = plugins.chain(&context.tenant, &profile.rules).ok_or_else(|| {
-        ApiError::new(Code::PluginError, "a rules plugin of the profile is not loaded")
-            .with(json!({ "plugin": profile.rules.join(", "), "reason": "missing" }))
-    })?;
-    let admission = Admission {
-        principal: principal(context),
-        sandbox: Some(SandboxFacts {
-            id: sandbox.id.clone(),
-            name: sandbox.name.clone(),
-            profile: sandbox.profile.clone(),
-            labels: sandbox.labels.clone().into_iter().collect(),
-            session_seq: sandbox.session_seq,
-        }),
-        profile: facts(&profile),
-        action: "sandbox.tokens.create".to_owned(),
-        input: body,
-        facts: Vec::new(),
-    };
-    let (body, amended) = rules::admit(&chain, admission).await?;
-    Ok(amended.then_some(body))
 }

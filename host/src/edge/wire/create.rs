@@ -4,18 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::error::{ApiError, ApiResult};
+use super::fields::{Fields, MAX_LABELS, MAX_MEMBERS, MAX_NAME, label};
+use crate::error::ApiResult;
 
-/// Most labels.
-pub(super) const MAX_LABELS: usize = 32;
-/// Longest label key, in bytes.
-const MAX_LABEL_KEY: usize = 63;
-/// Longest label value, in bytes.
-const MAX_LABEL_VALUE: usize = 256;
-/// Longest name of a sandbox, in bytes.
-pub(super) const MAX_NAME: usize = 128;
-/// Most environment variables.
-const MAX_ENV: usize = 128;
+/// Most environment variables: as many members of an object as are looked at, so that one too many is seen.
+const MAX_ENV: usize = MAX_MEMBERS;
 /// Most bytes of the environment in all: it travels in one start-up message.
 const MAX_ENV_BYTES: usize = 64 << 10;
 /// Longest profile id.
@@ -53,12 +46,6 @@ pub struct CreateSandbox {
     pub start: Start,
 }
 
-/// Collects complaints while fields are read.
-pub(super) struct Fields<'b> {
-    body: &'b Value,
-    errors: Vec<(String, String)>,
-}
-
 impl CreateSandbox {
     /// Checks a body; unknown fields are ignored.
     pub fn parse(body: &Value) -> ApiResult<Self> {
@@ -84,49 +71,7 @@ impl CreateSandbox {
     }
 }
 
-impl<'b> Fields<'b> {
-    /// Of a body that is an object.
-    pub(super) fn of(body: &'b Value) -> Self {
-        Self { body, errors: Vec::new() }
-    }
-
-    /// What was read, unless there were complaints.
-    pub(super) fn checked<T>(self, parsed: T) -> ApiResult<T> {
-        if self.errors.is_empty() { Ok(parsed) } else { Err(ApiError::fields(&self.errors)) }
-    }
-
-    /// About a member of a map: only its key is named, since a value may be a secret.
-    pub(super) fn complain_within(&mut self, field: &str, key: &str, message: &str) {
-        let named = format!("{field}.{}", key.chars().take(MAX_LABEL_KEY).collect::<String>());
-        self.complain(&named, message);
-    }
-
-    pub(super) fn complain(&mut self, field: &str, message: impl Into<String>) {
-        self.errors.push((field.to_owned(), message.into()));
-    }
-
-    pub(super) fn bound(&mut self, field: &str, broken: bool, message: &str) {
-        if broken {
-            self.complain(field, message);
-        }
-    }
-
-    /// The field, unless it is missing or null.
-    pub(super) fn given(&self, field: &str) -> Option<&'b Value> {
-        self.body.get(field).filter(|v| !v.is_null())
-    }
-
-    pub(super) fn text(&mut self, field: &str, max: usize) -> Option<String> {
-        match self.given(field)? {
-            Value::String(text) if !text.is_empty() && text.len() <= max && !text.contains('\0') => {
-                return Some(text.clone());
-            }
-            Value::String(_) => self.complain(field, format!("must be 1 to {max} bytes without NUL")),
-            _ => self.complain(field, "must be a string"),
-        }
-        None
-    }
-
+impl Fields<'_> {
     fn seconds(&mut self, field: &str) -> Option<u64> {
         let value = self.given(field)?;
         match value.as_u64() {
@@ -137,28 +82,6 @@ impl<'b> Fields<'b> {
             None => self.complain(field, "must be an integer"),
         }
         None
-    }
-
-    pub(super) fn map(
-        &mut self,
-        field: &str,
-        check: fn(&str, &str) -> Result<(), &'static str>,
-    ) -> BTreeMap<String, String> {
-        let mut map = BTreeMap::new();
-        let Some(value) = self.given(field) else { return map };
-        let Value::Object(object) = value else {
-            self.complain(field, "must be an object of strings");
-            return map;
-        };
-        for (key, value) in object.iter().take(MAX_ENV + 1) {
-            match value.as_str().ok_or("must be a string").and_then(|v| check(key, v).map(|()| v)) {
-                Ok(text) => {
-                    map.insert(key.clone(), text.to_owned());
-                }
-                Err(message) => self.complain_within(field, key, message),
-            }
-        }
-        map
     }
 
     fn start(&mut self) -> Start {
@@ -172,17 +95,6 @@ impl<'b> Fields<'b> {
             }
         }
     }
-}
-
-pub(super) fn label(key: &str, value: &str) -> Result<(), &'static str> {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b'-');
-    if key.is_empty() || key.len() > MAX_LABEL_KEY || !key.bytes().all(legal) {
-        return Err("keys are 1-63 of letters, digits, `.`, `_`, `/` and `-`");
-    }
-    if key.starts_with("bay.") {
-        return Err("keys that start with `bay.` are Bay's own");
-    }
-    if value.len() > MAX_LABEL_VALUE { Err("values are at most 256 bytes") } else { Ok(()) }
 }
 
 fn variable(key: &str, value: &str) -> Result<(), &'static str> {

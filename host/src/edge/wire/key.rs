@@ -4,15 +4,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::fields::Reader;
+use super::fields::{Fields, MAX_NAME};
 use crate::auth::{Scope, Tenant};
 use crate::credentials::KeyRequest;
 use crate::error::ApiResult;
 use crate::store::{KeyRow, Listing};
-use crate::time::{now_ms, rfc3339};
+use crate::time::{from_rfc3339, now_ms, rfc3339};
 
-/// Longest name, in bytes.
-const MAX_NAME: usize = 128;
 /// Longest `expires_in`: a hundred years; what is longer is "never" misspelt.
 const MAX_EXPIRES_IN: u64 = 3_155_760_000;
 
@@ -40,7 +38,7 @@ pub struct CreateKey {
 impl CreateKey {
     /// Checks a body; unknown fields are ignored. `own` is the administrator's tenant.
     pub fn parse(body: &Value, own: &Tenant) -> ApiResult<KeyRequest> {
-        let mut fields = Reader::of(body);
+        let mut fields = Fields::of(body);
         let tenant = match fields.given("tenant").map(|v| v.as_str().and_then(Tenant::new)) {
             None => own.clone(),
             Some(Some(tenant)) => tenant,
@@ -49,7 +47,7 @@ impl CreateKey {
                 own.clone()
             }
         };
-        let name = fields.text("name", MAX_NAME).unwrap_or("made by the admin API").to_owned();
+        let name = fields.line("name", MAX_NAME).unwrap_or("made by the admin API").to_owned();
         let mut scopes = vec![Scope::Sandboxes];
         if let Some(texts) = fields.list("scopes", Scope::ALL.len()) {
             scopes = texts.iter().filter_map(|text| Scope::parse(text)).collect();
@@ -58,19 +56,18 @@ impl CreateKey {
             }
         }
         let expires_at = expiry(&mut fields);
-        fields.end(KeyRequest { tenant, name, scopes, expires_at })
+        fields.checked(KeyRequest { tenant, name, scopes, expires_at })
     }
 }
 
-fn expiry(fields: &mut Reader<'_>) -> Option<i64> {
+fn expiry(fields: &mut Fields<'_>) -> Option<i64> {
     let seconds = fields.count("expires_in", MAX_EXPIRES_IN);
     let at = fields.given("expires_at");
     if seconds.is_some() && at.is_some() {
         fields.complain("expires_at", "give either `expires_in` or `expires_at`");
     }
     if let Some(at) = at {
-        let parsed = at.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        let parsed = parsed.map(jiff::Timestamp::as_millisecond).filter(|at| *at > now_ms());
+        let parsed = at.as_str().and_then(from_rfc3339).filter(|at| *at > now_ms());
         if parsed.is_none() {
             fields.complain("expires_at", "must be a time in the future, as in 2030-01-31T12:00:00Z");
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::create::{Fields, MAX_LABELS, MAX_NAME, label};
+use super::fields::{Fields, MAX_LABELS, MAX_NAME, label};
 use crate::error::ApiResult;
 use crate::store::{LockerChange, LockerRow};
 use crate::time::rfc3339;
@@ -165,7 +165,7 @@ impl CreateLocker {
         let mut fields = Fields::of(body);
         let parsed = Self {
             name: fields.text("name", MAX_NAME),
-            size_limit_mb: size(&mut fields),
+            size_limit_mb: fields.count("size_limit_mb", MAX_SIZE_MB),
             labels: fields.map("labels", label),
         };
         fields.bound("labels", parsed.labels.len() > MAX_LABELS, "at most 32 labels");
@@ -173,34 +173,14 @@ impl CreateLocker {
     }
 }
 
-fn size(fields: &mut Fields<'_>) -> Option<u64> {
-    let given = fields.given("size_limit_mb")?;
-    let fits = given.as_u64().filter(|mb| (1..=MAX_SIZE_MB).contains(mb));
-    if fits.is_none() {
-        fields.complain("size_limit_mb", format!("must be a whole number from 1 to {MAX_SIZE_MB}"));
-    }
-    fits
-}
-
 impl ChangeLocker {
     /// Checks a merge patch; unknown fields are ignored.
     pub fn parse(body: &Value) -> ApiResult<Self> {
-        let name = body.get("name").is_some();
-        let given = body["labels"].as_object();
-        let removed = given.into_iter().flatten().filter(|(_, v)| v.is_null()).map(|(k, _)| k.clone());
-        let removed: Vec<String> = removed.take(MAX_LABELS + 1).collect();
-        let mut set = body.clone();
-        if let Some(labels) = set.get_mut("labels").and_then(Value::as_object_mut) {
-            labels.retain(|_, value| !value.is_null());
-        }
-        let mut fields = Fields::of(&set);
-        let name = name.then(|| fields.text("name", MAX_NAME));
-        let mut labels: BTreeMap<String, Option<String>> =
-            fields.map("labels", label).into_iter().map(|(k, v)| (k, Some(v))).collect();
-        fields.bound("labels", labels.len().max(removed.len()) > MAX_LABELS, "at most 32 labels");
-        labels.extend(removed.into_iter().map(|key| (key, None)));
+        let mut fields = Fields::of(body);
+        let name = body.get("name").map(|_| fields.text("name", MAX_NAME));
+        let labels = fields.label_patch();
         let clear_labels = body.get("labels").is_some_and(Value::is_null);
-        fields.checked(Self(LockerChange { name, labels, clear_labels, max_labels: MAX_LABELS }))
+        fields.checked(Self(LockerChange { name, labels, clear_labels }))
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::fields::Reader;
+use super::fields::Fields;
 use crate::auth::token::MAX_CAPABILITIES;
 use crate::error::ApiResult;
 
@@ -39,7 +39,7 @@ pub struct TokenRequest {
 impl CreateToken {
     /// Checks a body; unknown fields are ignored.
     pub fn parse(body: &Value) -> ApiResult<TokenRequest> {
-        let mut fields = Reader::of(body);
+        let mut fields = Fields::of(body);
         let names = fields.list("capabilities", MAX_CAPABILITIES);
         if fields.given("capabilities").is_none() {
             fields.complain("capabilities", "is missing: name what the token is for");
@@ -48,7 +48,7 @@ impl CreateToken {
         capabilities.sort_unstable();
         capabilities.dedup();
         let ttl = Duration::from_secs(fields.count("ttl", MAX_TTL).unwrap_or(DEFAULT_TTL));
-        fields.end(TokenRequest { capabilities, ttl })
+        fields.checked(TokenRequest { capabilities, ttl })
     }
 }
 

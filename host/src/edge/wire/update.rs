@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::create::{Fields, MAX_LABELS, MAX_NAME, label};
+use super::fields::{Fields, MAX_NAME};
 use crate::error::ApiResult;
+use crate::time::from_rfc3339;
 
 /// A hundred years in seconds: what is longer is a slip.
 const MAX_SECONDS: u64 = 3_155_760_000;
@@ -36,7 +37,7 @@ impl UpdateSandbox {
         }
         if is_there("labels") {
             patch.clear_labels = fields.given("labels").is_none();
-            patch.labels = labels(&mut fields);
+            patch.labels = fields.label_patch();
         }
         if is_there("expires_at") {
             patch.expires_at = Some(time(&mut fields, "expires_at"));
@@ -48,33 +49,13 @@ impl UpdateSandbox {
     }
 }
 
-fn labels(fields: &mut Fields<'_>) -> BTreeMap<String, Option<String>> {
-    let mut labels = BTreeMap::new();
-    let Some(value) = fields.given("labels") else { return labels };
-    let Value::Object(object) = value else {
-        fields.complain("labels", "must be an object of strings and nulls, or null");
-        return labels;
-    };
-    fields.bound("labels", object.len() > 2 * MAX_LABELS, "at most 64 changes at once");
-    for (key, value) in object.iter().take(2 * MAX_LABELS) {
-        let text = if value.is_null() { Some("") } else { value.as_str() };
-        match text.ok_or("must be a string or null").and_then(|text| label(key, text)) {
-            Ok(()) => {
-                labels.insert(key.clone(), value.as_str().map(str::to_owned));
-            }
-            Err(message) => fields.complain_within("labels", key, message),
-        }
-    }
-    labels
-}
-
 fn time(fields: &mut Fields<'_>, field: &str) -> Option<i64> {
     let value = fields.given(field)?;
-    let time = value.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let time = value.as_str().and_then(from_rfc3339);
     if time.is_none() {
         fields.complain(field, "must be a time as in \"2030-01-31T12:00:00.000Z\", or null");
     }
-    time.map(|time| time.as_millisecond())
+    time
 }
 
 fn seconds(fields: &mut Fields<'_>, field: &str) -> Option<u64> {

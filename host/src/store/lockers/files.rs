@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::auth::{SystemContext, Tenant};
 use crate::id::Kind;
 use crate::store::error::{Conflict, StoreError};
-use crate::store::row::{MAX_NAME, MAX_SCAN, Millis, cap};
+use crate::store::row::{LIVE, MAX_NAME, MAX_SCAN, Millis, cap, serves_files};
 use crate::store::sandboxes::{self, SandboxRow};
 use crate::store::worker::Outlives;
 use crate::store::{Store, sessions};
@@ -21,7 +21,10 @@ const MAX_RUNNING: u64 = 16;
 /// Most of them that run of one tenant.
 pub const MAX_FILES_OF_TENANT: usize = 4;
 
-const OWN: &str = "substr(id, 1, 4) = 'fsb_'";
+/// Of a sandbox; word for word as its index has it.
+const OWN: &str = serves_files!("id");
+/// Of a session.
+const OF_FILES: &str = serves_files!("sandbox_id");
 
 fn find(db: &Connection, locker_id: &str) -> Result<Option<String>, StoreError> {
     let mut query = db.prepare_cached(&format!("SELECT id FROM sandboxes WHERE locker_id = ?1 AND {OWN}"))?;
@@ -44,10 +47,10 @@ pub(in crate::store) fn startable(
 ) -> Result<SandboxRow, StoreError> {
     let sandbox = sandboxes::get_any(db, tenant, id)?;
     get(db, tenant, &sandbox.locker_id)?;
-    let mut query = db.prepare_cached(
+    let mut query = db.prepare_cached(&format!(
         "SELECT count(*), count(*) FILTER (WHERE tenant = ?1) FROM sessions WHERE cleaned_at IS NULL \
-         AND state IN ('starting', 'ready', 'stopping') AND substr(sandbox_id, 1, 4) = 'fsb_'",
-    )?;
+         AND {LIVE} AND {OF_FILES}"
+    ))?;
     let (all, own) = query.query_row([tenant], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, usize>(1)?)))?;
     if all >= MAX_RUNNING || own >= MAX_FILES_OF_TENANT {
         return Err(Conflict::FilesFull.into());
@@ -122,7 +125,7 @@ impl Store {
         self.read(system, |db| {
             let mut query = db.prepare_cached(&format!(
                 "SELECT tenant, sandbox_id FROM sessions WHERE cleaned_at IS NULL \
-                 AND state IN ('starting', 'ready', 'stopping') AND substr(sandbox_id, 1, 4) = 'fsb_' \
+                 AND {LIVE} AND {OF_FILES} \
                  ORDER BY id LIMIT {MAX_SCAN}"
             ))?;
             let rows = query.query_map([], |row| Ok((row.get::<_, Tenant>(0)?, row.get::<_, String>(1)?)))?;

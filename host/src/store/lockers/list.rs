@@ -8,7 +8,7 @@ use crate::auth::{SystemContext, Tenant};
 use crate::store::Store;
 use crate::store::error::{Conflict, StoreError};
 use crate::store::page::{Listing, Page};
-use crate::store::row::{Json, MAX_NAME, Millis, cap_all, cap_opt};
+use crate::store::row::{Json, MAX_NAME, Millis, cap_opt, has_labels, merge_labels};
 
 use super::{COLUMNS, LockerRow, get, id_of_name, read};
 
@@ -30,8 +30,6 @@ pub struct LockerChange {
     pub labels: BTreeMap<String, Option<String>>,
     /// Whether all labels that it has are removed first.
     pub clear_labels: bool,
-    /// Most labels that it may have afterwards.
-    pub max_labels: usize,
 }
 
 fn list(
@@ -45,9 +43,8 @@ fn list(
     let mut query = db.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM lockers l WHERE l.tenant = :tenant AND l.deleted_at IS NULL \
          AND l.managed_by IS {managed} AND (l.created_at, l.id) < (:below_at, :below_id) \
-         AND NOT EXISTS (SELECT 1 FROM json_each(:labels) w WHERE NOT EXISTS \
-             (SELECT 1 FROM json_each(l.labels) h WHERE h.key = w.key AND h.value = w.value)) \
-         ORDER BY l.created_at DESC, l.id DESC LIMIT :rows"
+         AND {} ORDER BY l.created_at DESC, l.id DESC LIMIT :rows",
+        has_labels("l")
     ))?;
     let rows = query.query_map(
         named_params! {
@@ -72,19 +69,7 @@ fn update(db: &Connection, tenant: &Tenant, id: &str, change: LockerChange) -> R
     {
         return Err(Conflict::NameTaken.into());
     }
-    if change.clear_labels {
-        labels.clear();
-    }
-    for (key, value) in change.labels {
-        match value {
-            Some(value) => labels.insert(key, value),
-            None => labels.remove(&key),
-        };
-    }
-    if labels.len() > change.max_labels {
-        return Err(StoreError::TooLarge { field: "labels", max: change.max_labels });
-    }
-    cap_all("labels", labels.iter().flat_map(|(k, v)| [k, v]))?;
+    merge_labels(&mut labels, change.labels, change.clear_labels)?;
     db.prepare_cached("UPDATE lockers SET name = ?2, labels = ?3 WHERE id = ?1")?.execute((
         id,
         &name,

@@ -9,13 +9,10 @@ use crate::auth::Tenant;
 use crate::store::Store;
 use crate::store::error::{Conflict, StoreError};
 use crate::store::idempotency::{self, Claim};
-use crate::store::row::{Json, MAX_NAME, Millis, cap_all, cap_opt};
+use crate::store::row::{Json, MAX_NAME, Millis, cap_opt, merge_labels};
 
 use super::sql::get;
 use super::{SandboxRow, get_any};
-
-/// Most labels, merged ones included; the edge checks the same of a create.
-const MAX_LABELS: usize = 32;
 
 /// A merge patch: what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,23 +45,11 @@ fn update(
 ) -> Result<SandboxRow, StoreError> {
     let mut row = get(db, tenant, id)?;
     expired(&row, now)?;
-    if patch.clear_labels {
-        row.labels.clear();
-    }
-    for (key, value) in patch.labels {
-        match value {
-            Some(value) => row.labels.insert(key, value),
-            None => row.labels.remove(&key),
-        };
-    }
-    if row.labels.len() > MAX_LABELS {
-        return Err(StoreError::TooLarge { field: "labels", max: MAX_LABELS });
-    }
+    merge_labels(&mut row.labels, patch.labels, patch.clear_labels)?;
     row.name = patch.name.unwrap_or(row.name);
     row.expires_at = patch.expires_at.unwrap_or(row.expires_at);
     row.idle_timeout_ms = patch.idle_timeout_ms.unwrap_or(row.idle_timeout_ms);
     cap_opt("name", row.name.as_ref(), MAX_NAME)?;
-    cap_all("labels", row.labels.iter().flat_map(|(k, v)| [k, v]))?;
     db.prepare_cached(
         "UPDATE sandboxes SET name = ?2, labels = ?3, expires_at = ?4, idle_timeout_ms = ?5 WHERE id = ?1",
     )?

@@ -9,7 +9,9 @@ use crate::store::idempotency;
 use crate::store::lockers::{self, LockerRow};
 use crate::store::page::{Listing, Page};
 use crate::store::quota::{self, Quota};
-use crate::store::row::{Json, MAX_MESSAGE, MAX_NAME, Millis, cap, cap_all, cap_opt, clip, found};
+use crate::store::row::{
+    Json, MAX_MESSAGE, MAX_NAME, Millis, cap, cap_all, cap_opt, clip, found, has_labels, is_live,
+};
 use crate::store::sessions::{self, SessionKey};
 
 use super::{DeletedSandbox, Failure, LockerChoice, NewSandbox, SandboxFilter, SandboxRow, SessionBrief};
@@ -21,8 +23,8 @@ const STATUS_SQL: &str = "CASE WHEN s.expires_at <= :now THEN 'expired' WHEN l.s
 pub(super) const COLUMNS: &str = "s.id, s.tenant, s.profile, s.locker_id, s.name, s.labels, s.env, s.capabilities, \
      s.created_at, s.expires_at, s.last_active_at, s.idle_expires_at, s.session_seq, s.generation, s.failure, \
      s.deleted_at, s.idle_timeout_ms, l.id, l.generation, l.state, l.started_at";
-pub(super) const FROM: &str = "sandboxes s LEFT JOIN sessions l \
-     ON l.sandbox_id = s.id AND l.state IN ('starting', 'ready', 'stopping')";
+pub(super) const FROM: &str =
+    concat!("sandboxes s LEFT JOIN sessions l ON l.sandbox_id = s.id AND l.", is_live!());
 
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<SandboxRow> {
     let session = match row.get::<_, Option<String>>(17)? {
@@ -177,9 +179,8 @@ pub(super) fn list(
          WHERE s.tenant = :tenant AND s.deleted_at IS NULL AND (s.created_at, s.id) < (:below_at, :below_id) \
          AND (:profile IS NULL OR s.profile = :profile) \
          AND (:status IS NULL OR {STATUS_SQL} = :status) \
-         AND NOT EXISTS (SELECT 1 FROM json_each(:labels) w WHERE NOT EXISTS \
-             (SELECT 1 FROM json_each(s.labels) h WHERE h.key = w.key AND h.value = w.value)) \
-         ORDER BY s.created_at DESC, s.id DESC LIMIT :rows"
+         AND {} ORDER BY s.created_at DESC, s.id DESC LIMIT :rows",
+        has_labels("s")
     ))?;
     let rows = query.query_map(
         named_params! {

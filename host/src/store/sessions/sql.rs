@@ -6,14 +6,13 @@ use crate::auth::Tenant;
 use crate::id::{Kind, container_name};
 use crate::store::error::{Conflict, StoreError};
 use crate::store::quota::{self, Quota};
-use crate::store::row::{Json, MAX_MESSAGE, MAX_NAME, MAX_SCAN, Millis, cap, cap_all, clip, found};
+use crate::store::row::{Json, LIVE, MAX_MESSAGE, MAX_NAME, MAX_SCAN, Millis, cap, cap_all, clip, found};
 use crate::store::{lockers, sandboxes};
 
 use super::{ContainerRow, MAX_CONTAINERS, NewContainer, SessionKey, SessionRow, SessionState, Transition};
 
 pub(super) const COLUMNS: &str = "id, sandbox_id, tenant, seq, generation, state, started_at, ended_at, reason, \
      containers, cleaned_at";
-pub(super) const LIVE: &str = "state IN ('starting', 'ready', 'stopping')";
 
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
     Ok(SessionRow {

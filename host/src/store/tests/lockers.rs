@@ -31,25 +31,23 @@ fn lockers_are_listed_by_kind_and_label_and_changed() {
         let labels = BTreeMap::from([("y".to_owned(), "2".to_owned())]);
         assert_eq!(ids(LockerFilter { managed: false, labels }).await, std::slice::from_ref(&two.id));
 
-        let taken = LockerChange { name: Some(Some("one".to_owned())), max_labels: 2, ..Default::default() };
+        let taken = LockerChange { name: Some(Some("one".to_owned())), ..Default::default() };
         let refused = store.update_locker(&owner, &two.id, taken.clone()).await;
         assert_eq!(conflict(refused), Conflict::NameTaken);
         store.update_locker(&owner, &one.id, taken).await.expect("its own name");
         let more = LockerChange {
             labels: BTreeMap::from([("z".to_owned(), Some("3".to_owned())), ("x".to_owned(), None)]),
-            max_labels: 2,
             ..Default::default()
         };
         let changed = store.update_locker(&owner, &two.id, more).await.unwrap();
         assert_eq!(changed.labels.into_keys().collect::<Vec<_>>(), ["y", "z"]);
         let many = LockerChange {
-            labels: BTreeMap::from([("w".to_owned(), Some("4".to_owned()))]),
-            max_labels: 2,
+            labels: (0..31).map(|n| (format!("w{n}"), Some("4".to_owned()))).collect(),
             ..Default::default()
         };
         assert!(matches!(
             store.update_locker(&owner, &two.id, many).await,
-            Err(StoreError::TooLarge { field: "labels", max: 2 })
+            Err(StoreError::TooLarge { field: "labels", max: 32 })
         ));
         assert!(store.update_locker(&tenant("b"), &two.id, LockerChange::default()).await.is_err());
         let refused = store.delete_locker(&owner, &own.id, 4).await;
