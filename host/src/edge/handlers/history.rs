@@ -8,7 +8,7 @@ use axum::extract::{RawQuery, State};
 use http::HeaderMap;
 use serde_json::{Value, json};
 
-use super::Ids;
+use super::{Ids, page};
 use crate::app::App;
 use crate::auth::OpContext;
 use crate::edge::caller::Caller;
@@ -18,7 +18,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::execution::admit::find_sandbox;
 use crate::execution::{history_object, known};
 use crate::id::Kind;
-use crate::store::{Annotation, Cursor, ExecType, ExecutionFilter, ExecutionRow, Page};
+use crate::store::{Annotation, ExecType, ExecutionFilter, ExecutionRow, Page};
 
 /// Most tags that one list is narrowed to: each is looked for in every entry.
 const MAX_TAGS: usize = 32;
@@ -39,12 +39,8 @@ pub async fn list(
 ) -> ApiResult<Json<Value>> {
     let pairs = input::query(raw.as_deref())?;
     let filter = filter(&pairs)?;
-    let (limit, cursor) = input::page(&pairs)?;
-    let cursor = cursor
-        .map(|text| Cursor::decode(&text).ok_or_else(|| ApiError::field("cursor", "is not one of Bay's")))
-        .transpose()?;
+    let page = page(&pairs)?;
     allowed(&app, &context, &sandbox_id, "history.list", json!({})).await?;
-    let page = Page { limit, cursor };
     let listing = app.store.list_executions(&context.tenant, &sandbox_id, filter, page).await?;
     let items: Vec<_> = listing.items.iter().map(history_object).collect();
     Ok(Json(json!({ "items": items, "next_cursor": listing.next_cursor.map(|cursor| cursor.encode()) })))

@@ -42,7 +42,7 @@ refusals!(Terminal: ValidationError, CapabilityNotSupported, DeniedByRule, NotFo
 /// Subprotocol `bay.terminal.v1`: binary frames are data both ways; text frames are JSON, `{"type":"resize","cols",
 /// "rows"}` from the client, `{"type":"exit","code"}` from the server. A browser offers `bay.terminal.v1,
 /// bearer.<sandbox token>`. Without the subprotocol, text from the client is input, except a resize.
-#[utoipa::path(get, path = "/v1/sandboxes/{id}/terminal/ws", operation_id = "open_terminal", tag = "terminal", params(("id" = String, Path, description = "`sbx_…`"), ("cols" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "default: 80"), ("rows" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "default: 24"), ("term" = Option<String>, Query, description = "default: `xterm-256color`")), responses((status = 101, description = "a WebSocket from here on"), Terminal))]
+#[utoipa::path(get, path = "/v1/sandboxes/{id}/terminal/ws", tag = "terminal", params(("id" = String, Path, description = "`sbx_…`"), ("cols" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "default: 80"), ("rows" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "default: 24"), ("term" = Option<String>, Query, description = "default: `xterm-256color`")), responses((status = 101, description = "a WebSocket from here on"), Terminal))]
 pub async fn ws(
     State(app): State<Arc<App>>,
     Guest(context): Guest,

@@ -41,7 +41,7 @@ const ARCHIVES: [&str; 7] = [
 /// Uploads a file of any size, whole or not at all
 ///
 /// `path`, `mode` and `if_match` stand before `file` in the form, or in the query.
-#[utoipa::path(post, path = "/v1/sandboxes/{id}/filesystem/upload", operation_id = "upload_file", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`"), ("path" = Option<String>, Query, description = "instead of the form's"), ("mode" = Option<u32>, Query, description = "instead of the form's"), ("if_match" = Option<String>, Query, description = "instead of the form's")), request_body(content = UploadForm, content_type = "multipart/form-data"), responses((status = 200, description = "written", body = Uploaded), Transfer))]
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/filesystem/upload", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`"), ("path" = Option<String>, Query, description = "instead of the form's"), ("mode" = Option<u32>, Query, description = "instead of the form's"), ("if_match" = Option<String>, Query, description = "instead of the form's")), request_body(content = UploadForm, content_type = "multipart/form-data"), responses((status = 200, description = "written", body = Uploaded), Transfer))]
 pub async fn upload(
     State(app): State<Arc<App>>,
     Guest(context): Guest,
@@ -64,7 +64,7 @@ pub async fn upload(
 }
 
 /// Unpacks a tar or tar.gz, whole or not at all
-#[utoipa::path(post, path = "/v1/sandboxes/{id}/filesystem/archive", operation_id = "unpack_archive", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`"), ("path" = Option<String>, Query, description = "the directory to unpack into; default: the workspace itself")), request_body(content = Vec<u8>, content_type = "application/x-tar", description = "or `application/gzip`"), responses((status = 200, description = "unpacked", body = Unpacked), Transfer))]
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/filesystem/archive", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`"), ("path" = Option<String>, Query, description = "the directory to unpack into; default: the workspace itself")), request_body(content = Vec<u8>, content_type = "application/x-tar", description = "or `application/gzip`"), responses((status = 200, description = "unpacked", body = Unpacked), Transfer))]
 pub async fn archive(
     State(app): State<Arc<App>>,
     Guest(context): Guest,
@@ -95,7 +95,7 @@ pub async fn archive(
 ///
 /// `created`, `modified`, `removed` and `moved` carry `{path, type, from?}`; after `overflow` anything may have
 /// happened: list again. A comment each 15 s shows that the stream lives.
-#[utoipa::path(get, path = "/v1/sandboxes/{id}/filesystem/watch", operation_id = "watch_files", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`"), ("path" = Option<String>, Query, description = "default: the workspace itself"), ("recursive" = Option<bool>, Query, description = "what is beneath, too")), responses((status = 200, description = "events until the client goes, or what is watched is gone", body = String, content_type = "text/event-stream"), Watch))]
+#[utoipa::path(get, path = "/v1/sandboxes/{id}/filesystem/watch", tag = "filesystem", params(("id" = String, Path, description = "`sbx_…`"), ("path" = Option<String>, Query, description = "default: the workspace itself"), ("recursive" = Option<bool>, Query, description = "what is beneath, too")), responses((status = 200, description = "events until the client goes, or what is watched is gone", body = String, content_type = "text/event-stream"), Watch))]
 pub async fn watch(
     State(app): State<Arc<App>>,
     Guest(context): Guest,
