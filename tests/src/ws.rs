@@ -155,12 +155,13 @@ impl Ws {
         let mut seen = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
+            // Looked for in what is new, and where it may have begun: all of it again with every frame takes longer
+            // than the frames do.
+            let from = seen.len().saturating_sub(text.len());
             match self.next(left) {
                 Frame::Binary(bytes) => seen.extend_from_slice(&bytes),
                 other => panic!("{other:?} instead of `{text}` after {}", String::from_utf8_lossy(&seen)),
             }
-            // The text is short, and comes last.
-            let from = seen.len().saturating_sub(64 << 10);
             if String::from_utf8_lossy(&seen[from..]).contains(text) {
                 return String::from_utf8_lossy(&seen).into_owned();
             }
