@@ -412,6 +412,14 @@ async fn a_streamed_execution_is_forwarded_with_its_own_body_and_then_asked_for_
     assert_eq!(fault.kind, FaultKind::Busy);
 }
 
+#[tokio::test]
+async fn a_list_is_no_input() {
+    let ship = ship().await;
+    let call = call("shell", "process_kill", json!([""]));
+    let fault = failure(ship.run(call, &Canned::json(200, json!({})), soon()).await);
+    assert_eq!(fault.kind, FaultKind::Validation);
+}
+
 fn json_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

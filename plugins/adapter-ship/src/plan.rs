@@ -43,6 +43,10 @@ pub fn unknown(call: &Call) -> Fault {
 
 /// The host has validated the input; a mismatch here means that schema and code disagree.
 pub fn input<'a, T: Deserialize<'a>>(call: &'a Call) -> Result<T, Fault> {
+    // Read into a struct, a list would be taken for its fields in their order.
+    if !call.input.trim_start().starts_with('{') {
+        return Err(fault("validation_error", "the input is not an object"));
+    }
     serde_json::from_str(&call.input)
         .map_err(|e| fault("validation_error", format!("the input does not fit this operation: {e}")))
 }
