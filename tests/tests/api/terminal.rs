@@ -81,14 +81,18 @@ fn gone(bay: &Bay, sandbox: &Sandbox) {
     assert!(soon(LIMIT, || !runs()), "what ran in the terminal outlived its connection");
 }
 
+/// More than the kernel keeps in the sockets between a program and a client.
+const LOT: usize = 64_000_000;
+
 /// A reader that is slow holds the program back, not Bay's memory up.
 fn slow(bay: &Bay, sandbox: &Sandbox) {
     let mut terminal = open(bay, sandbox, "", &[V1]);
-    terminal.binary(b"head -c 8000000 /dev/zero | tr '\\0' z; echo; echo whole; touch written\r");
+    let command = format!("head -c {LOT} /dev/zero | tr '\\0' z; echo; echo whole; touch written\r");
+    terminal.binary(command.as_bytes());
     let written = || sandbox.file("written").send().status == 200;
     assert!(!soon(Duration::from_millis(500), written), "somebody keeps all of it");
     let seen = terminal.until("\nwhole", LIMIT);
-    assert!(seen.bytes().filter(|b| *b == b'z').count() >= 8_000_000);
+    assert!(seen.bytes().filter(|b| *b == b'z').count() >= LOT);
     assert!(soon(LIMIT, written));
 }
 
