@@ -31,7 +31,7 @@ pub(crate) struct Command {
 pub(crate) enum SpawnError {
     /// Arguments and environment together are larger than a message.
     TooLarge,
-    /// The kernel or the spawner refused: most likely the limit of processes is reached.
+    /// The kernel or the spawner refused, with its error number: `EAGAIN` at the limit of processes.
     Refused(i32),
     /// The spawner is gone; the container is about to end.
     Gone,
@@ -180,6 +180,8 @@ impl Spawner {
                 process.unclaimed = false;
                 Ok(process)
             }
+            // Asked just as the end began: it was refused for that, and no limit was reached.
+            Ok(Err(_)) if *self.ending.borrow() => Err(SpawnError::Gone),
             Ok(Err(errno)) => Err(SpawnError::Refused(errno)),
             Err(_) => Err(SpawnError::Gone),
         }
@@ -288,35 +290,68 @@ mod tests {
         poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
     }
 
-    #[tokio::test]
-    async fn a_process_whose_asker_left_with_the_answer_under_way_ends() {
+    /// A spawner's client, and the other end.
+    fn pair() -> (Spawner, OwnedFd) {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-        let spawner = Spawner::new(ours).unwrap();
+        (Spawner::new(ours).unwrap(), theirs)
+    }
+
+    fn heard(theirs: &OwnedFd) -> Option<Request> {
+        let mut buffer = vec![0; MAX_MESSAGE];
+        let length = recv(theirs, &mut buffer, RecvFlags::DONTWAIT).ok()?.0;
+        Some(Request::decode(&buffer[..length]).unwrap())
+    }
+
+    async fn spawn(spawner: &Spawner) -> Result<Process, SpawnError> {
         let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let command = Command { argv: vec![b"/bin/true".to_vec()], env: vec![], cwd: b"/".to_vec() };
-        let heard = || {
-            let mut buffer = vec![0; MAX_MESSAGE];
-            let length = recv(&theirs, &mut buffer, RecvFlags::DONTWAIT).ok()?.0;
-            Some(Request::decode(&buffer[..length]).unwrap())
-        };
-        {
-            let mut asking = pin!(spawner.spawn(command, [null(), null(), null()]));
-            let asked = async {
-                loop {
-                    assert!(poll_once(asking.as_mut()).await.is_pending());
-                    if let Some(request) = heard() {
-                        return request;
-                    }
-                    tokio::task::yield_now().await;
+        spawner.spawn(command, [null(), null(), null()]).await
+    }
+
+    /// Looks at a spawn until the other end has been asked for it: the id.
+    async fn asked<F: Future>(mut asking: std::pin::Pin<&mut F>, theirs: &OwnedFd) -> u32 {
+        let asked = async {
+            loop {
+                assert!(poll_once(asking.as_mut()).await.is_pending());
+                if let Some(request) = heard(theirs) {
+                    return request;
                 }
-            };
-            let asked = tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap();
-            let Request::Spawn { id, .. } = asked else { panic!("no request to spawn") };
+                tokio::task::yield_now().await;
+            }
+        };
+        let asked = tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap();
+        let Request::Spawn { id, .. } = asked else { panic!("no request to spawn") };
+        id
+    }
+
+    #[tokio::test]
+    async fn a_process_whose_asker_left_with_the_answer_under_way_ends() {
+        let (spawner, theirs) = pair();
+        {
+            let mut asking = pin!(spawn(&spawner));
+            let id = asked(asking.as_mut(), &theirs).await;
             spawner.dispatch(Event::Spawned { id, pid: 42 });
         }
         let killed = Request::Signal { pid: 42, signal: libc::SIGKILL as u8, reach: Reach::Everything };
-        assert_eq!(heard(), Some(killed));
-        assert_eq!(heard(), Some(Request::Release { pid: 42 }));
+        assert_eq!(heard(&theirs), Some(killed));
+        assert_eq!(heard(&theirs), Some(Request::Release { pid: 42 }));
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_once_the_end_has_begun_has_reached_no_limit() {
+        let (spawner, theirs) = pair();
+        let mut asking = pin!(spawn(&spawner));
+        let id = asked(asking.as_mut(), &theirs).await;
+        spawner.dispatch(Event::Failed { id, errno: libc::EAGAIN });
+        let refused = asking.await.err();
+        assert!(matches!(refused, Some(SpawnError::Refused(libc::EAGAIN))), "{refused:?}");
+
+        let mut asking = pin!(spawn(&spawner));
+        let id = asked(asking.as_mut(), &theirs).await;
+        spawner.dispatch(Event::Ending);
+        spawner.dispatch(Event::Failed { id, errno: libc::EAGAIN });
+        let refused = asking.await.err();
+        assert!(matches!(refused, Some(SpawnError::Gone)), "{refused:?}");
     }
 }

@@ -81,7 +81,8 @@ fn gone(bay: &Bay, sandbox: &Sandbox) {
     assert!(soon(LIMIT, || !runs()), "what ran in the terminal outlived its connection");
 }
 
-/// More than the kernel keeps in the sockets between a program and a client.
+/// More than the kernel keeps in the sockets between a program and a client that reads nothing: what Ship and Bay have
+/// to send (4 MB each) and what Bay received (33 MB).
 const LOT: usize = 64_000_000;
 
 /// A reader that is slow holds the program back, not Bay's memory up.
